@@ -1,0 +1,10 @@
+//! The Kubernetes API over a store: a function from a [`store::Store`] to an axum router, and a server
+//! for it. Start reading at `resource.rs` (what a kind is) and `resources.rs` (the list of kinds).
+
+pub mod error;
+pub mod managed_fields;
+pub mod patch;
+pub mod resource;
+pub mod resources;
+pub mod schema;
+pub mod validation;

@@ -1,0 +1,2 @@
+//! petset
+fn main() {}
