@@ -7,4 +7,5 @@ pub mod patch;
 pub mod resource;
 pub mod resources;
 pub mod schema;
+pub mod table;
 pub mod validation;
