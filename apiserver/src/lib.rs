@@ -3,9 +3,11 @@
 
 pub mod error;
 pub mod managed_fields;
+pub mod negotiation;
 pub mod patch;
 pub mod resource;
 pub mod resources;
 pub mod schema;
+pub mod selector;
 pub mod table;
 pub mod validation;

@@ -62,13 +62,14 @@ pub fn table(
             row
         })
         .collect();
-    json!({
+    let mut table = json!({
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
-        "metadata": list_metadata,
         "columnDefinitions": definitions,
         "rows": rows,
-    })
+    });
+    table["metadata"] = list_metadata;
+    table
 }
 
 /// An object reduced to its metadata, `meta.k8s.io/v1`.

@@ -1,0 +1,8 @@
+//! Label and field selectors: upstream's grammar, its error texts, and what they match.
+
+mod field;
+mod label;
+mod names;
+
+pub use field::FieldSelector;
+pub use label::LabelSelector;
