@@ -1,1 +1,4 @@
-//! kubelet
+//! The kubelet: runs pods as local processes.
+
+pub mod process;
+pub mod shim;

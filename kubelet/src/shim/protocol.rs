@@ -1,0 +1,104 @@
+//! What the kubelet and a container's shim say to each other: one JSON object a line, over the socket that is
+//! the shim's standard input. A line with [`Request::Exec`] carries three file descriptors.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// What to run, sent once, first.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Spec {
+    /// Program and arguments; a program without a slash is looked up in the `PATH` of `env`.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// Working directory; `None` is the root directory.
+    pub working_dir: Option<PathBuf>,
+    /// Host name in the pod's own UTS namespace.
+    pub hostname: Option<String>,
+    /// What appears where; ignored without namespaces.
+    pub mounts: Vec<Mount>,
+    /// An empty directory of the pod's own, for building its view of the file system.
+    pub scratch: PathBuf,
+    /// Whether to make namespaces (found out beforehand with [`Request`]-less probing).
+    pub namespaces: bool,
+    /// `runAsUser`, `runAsGroup` and supplementary groups; only root can change them.
+    pub user: Option<u32>,
+    /// See `user`.
+    pub group: Option<u32>,
+    /// See `user`.
+    pub groups: Vec<u32>,
+}
+
+/// A directory or file of the host that appears at a path of the pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// On the host.
+    pub source: PathBuf,
+    /// In the pod; absolute.
+    pub target: PathBuf,
+    /// Whether writes fail.
+    pub read_only: bool,
+}
+
+/// Kubelet to shim, after the [`Spec`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// Send a signal to the container's main process.
+    Signal(i32),
+    /// Kill every process of the container.
+    Kill,
+    /// Run another program in the container; standard input, output and error come along as descriptors.
+    Exec {
+        /// Chosen by the kubelet, repeated in [`Report::ExecExited`].
+        id: u64,
+        /// Program and arguments.
+        argv: Vec<String>,
+    },
+    /// Kill what an earlier `Exec` started, with its process group.
+    KillExec {
+        /// The `Exec`'s id.
+        id: u64,
+    },
+}
+
+/// Shim to kubelet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Report {
+    /// The main process runs.
+    Started {
+        /// Its process id on the host.
+        pid: i32,
+    },
+    /// It could not be started; the shim is gone after this.
+    Failed {
+        /// What went wrong and where.
+        message: String,
+    },
+    /// The main process ended; the rest of its tree is being killed.
+    Exited(Exit),
+    /// No process of the container is left; the shim is gone after this.
+    Gone,
+    /// An `Exec` ended.
+    ExecExited {
+        /// The `Exec`'s id.
+        id: u64,
+        /// How.
+        exit: Exit,
+    },
+    /// An `Exec` could not be started.
+    ExecFailed {
+        /// The `Exec`'s id.
+        id: u64,
+        /// What went wrong.
+        message: String,
+    },
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Exit code; 128 + signal for a process that a signal ended.
+    pub code: i32,
+    /// The signal that ended it, if one did.
+    pub signal: Option<i32>,
+}

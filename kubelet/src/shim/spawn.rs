@@ -1,0 +1,143 @@
+//! Starting one program in the container: fork, the last preparations, exec.
+
+use super::protocol::Spec;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::signal::SigSet;
+use nix::sys::stat::Mode;
+use nix::unistd::{ForkResult, Gid, Pid, Uid, dup2_raw, execve, fork, pipe2, read, setpgid, write};
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// Fork and run `argv` with the environment, directory and user of `spec`. Standard input, output and error are
+/// `stdio`, or the shim's own. Success means that the exec has succeeded.
+pub fn spawn(spec: &Spec, argv: &[String], stdio: Option<&[OwnedFd; 3]>) -> Result<Pid, String> {
+    let program = argv.first().ok_or("the command is empty")?;
+    let path = find(program, spec)?;
+    let c_path = c_string(&path)?;
+    let c_argv = argv.iter().map(|a| c_string(a)).collect::<Result<Vec<_>, _>>()?;
+    let c_env = spec
+        .env
+        .iter()
+        .map(|(k, v)| c_string(&format!("{k}={v}")))
+        .collect::<Result<Vec<_>, _>>()?;
+    let (told, tell) = pipe2(OFlag::O_CLOEXEC).map_err(|e| format!("pipe: {e}"))?;
+    // SAFETY: the shim has one thread, so the child may do whatever a process may do.
+    match unsafe { fork() }.map_err(|e| format!("fork: {e}"))? {
+        ForkResult::Child => {
+            let message = match prepare(spec, stdio) {
+                Err(message) => message,
+                Ok(()) => {
+                    let Err(errno) = execve(&c_path, &c_argv, &c_env);
+                    format!("cannot run {path}: {}", errno.desc())
+                }
+            };
+            let _ = write(&tell, message.as_bytes());
+            // SAFETY: ends the child at once, without the parent's exit handlers.
+            unsafe { libc::_exit(127) }
+        }
+        ForkResult::Parent { child } => {
+            drop(tell);
+            let message = read_to_end(&told);
+            if message.is_empty() {
+                return Ok(child);
+            }
+            let _ = nix::sys::wait::waitpid(child, None);
+            Err(message)
+        }
+    }
+}
+
+/// In the child, between fork and exec.
+fn prepare(spec: &Spec, stdio: Option<&[OwnedFd; 3]>) -> Result<(), String> {
+    let failed = |what: &'static str| move |errno: Errno| format!("{what}: {}", errno.desc());
+    setpgid(Pid::from_raw(0), Pid::from_raw(0)).map_err(failed("setpgid"))?;
+    if let Some(stdio) = stdio {
+        for (number, descriptor) in stdio.iter().enumerate() {
+            replace(descriptor.as_raw_fd(), number as RawFd).map_err(failed("standard streams"))?;
+        }
+    }
+    SigSet::all().thread_unblock().map_err(failed("sigprocmask"))?;
+    let directory = spec.working_dir.as_deref().unwrap_or(Path::new("/"));
+    std::env::set_current_dir(directory)
+        .map_err(|e| format!("cannot enter the working directory {}: {e}", directory.display()))?;
+    become_user(spec)
+}
+
+fn become_user(spec: &Spec) -> Result<(), String> {
+    let failed = |what: String| move |errno: Errno| format!("{what}: {}", errno.desc());
+    if !Uid::effective().is_root() {
+        return Ok(());
+    }
+    if spec.user.is_some() || spec.group.is_some() || !spec.groups.is_empty() {
+        let groups: Vec<Gid> = spec.groups.iter().map(|g| Gid::from_raw(*g)).collect();
+        nix::unistd::setgroups(&groups).map_err(failed("cannot set groups".into()))?;
+    }
+    if let Some(group) = spec.group {
+        nix::unistd::setgid(Gid::from_raw(group)).map_err(failed(format!("cannot become group {group}")))?;
+    }
+    if let Some(user) = spec.user {
+        nix::unistd::setuid(Uid::from_raw(user)).map_err(failed(format!("cannot become user {user}")))?;
+    }
+    Ok(())
+}
+
+/// Where the program is: as `execvp` would look for it in the container's own `PATH`.
+fn find(program: &str, spec: &Spec) -> Result<String, String> {
+    let base = spec.working_dir.as_deref().unwrap_or(Path::new("/"));
+    if program.contains('/') {
+        return Ok(base.join(program).to_string_lossy().into_owned());
+    }
+    let path = spec
+        .env
+        .iter()
+        .rev()
+        .find(|(name, _)| name == "PATH")
+        .map_or("", |(_, value)| value);
+    path.split(':')
+        .filter(|d| !d.is_empty())
+        .map(|directory| Path::new(directory).join(program))
+        .find(|candidate| {
+            fs::metadata(candidate).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+        })
+        .map(|found| found.to_string_lossy().into_owned())
+        .ok_or_else(|| format!("exec: {program:?}: executable file not found in $PATH ({path})"))
+}
+
+/// Point descriptors at `/dev/null`.
+pub fn null_to(numbers: &[RawFd]) -> io::Result<()> {
+    let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
+    for number in numbers {
+        replace(null.as_raw_fd(), *number)?;
+    }
+    Ok(())
+}
+
+fn replace(from: RawFd, number: RawFd) -> nix::Result<()> {
+    // SAFETY: `number` is one of 0, 1, 2, which belong to the process as a whole and to no Rust value that
+    // would close them.
+    let standard = unsafe { dup2_raw(BorrowedFd::borrow_raw(from), number) }?;
+    std::mem::forget(standard);
+    Ok(())
+}
+
+fn c_string(text: &str) -> Result<CString, String> {
+    CString::new(text).map_err(|_| format!("{text:?} contains a NUL byte"))
+}
+
+fn read_to_end(from: &OwnedFd) -> String {
+    let mut message = Vec::new();
+    let mut chunk = [0u8; 1024];
+    loop {
+        match read(from, &mut chunk) {
+            Ok(0) => return String::from_utf8_lossy(&message).into_owned(),
+            Ok(length) => message.extend_from_slice(&chunk[..length]),
+            Err(Errno::EINTR) => {}
+            Err(_) => return String::from_utf8_lossy(&message).into_owned(),
+        }
+    }
+}

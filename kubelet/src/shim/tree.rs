@@ -1,0 +1,77 @@
+//! Killing a process tree whole. The shim is the subreaper of the tree, so whatever loses its parent becomes the
+//! shim's own child: walking down from the shim finds every process there is.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::collections::HashMap;
+use std::fs;
+
+/// SIGKILL to every process below this one. One that forks faster than this walks is met again when its parent's
+/// death is reaped: the caller repeats until no child is left.
+pub fn kill_descendants() {
+    for pid in descendants(std::process::id() as i32) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+}
+
+/// Every process below `root`, as `/proc` shows them now.
+pub fn descendants(root: i32) -> Vec<i32> {
+    let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    for pid in entries
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok())
+    {
+        if let Some(parent) = fs::read_to_string(format!("/proc/{pid}/stat"))
+            .ok()
+            .and_then(|s| parent_of(&s))
+        {
+            children.entry(parent).or_default().push(pid);
+        }
+    }
+    let mut found = Vec::new();
+    let mut next = vec![root];
+    while let Some(pid) = next.pop() {
+        for child in children.remove(&pid).unwrap_or_default() {
+            found.push(child);
+            next.push(child);
+        }
+    }
+    found
+}
+
+/// The fourth field of `/proc/PID/stat`; the second, the program's name in parentheses, may hold anything.
+fn parent_of(stat: &str) -> Option<i32> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_name_with_parentheses_and_spaces_does_not_confuse() {
+        assert_eq!(parent_of("12 (a) b ) (c) S 7 12 12 0"), Some(7));
+        assert_eq!(parent_of("12 (sh"), None);
+    }
+
+    #[test]
+    fn a_grandchild_is_found() {
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "sleep 30 & echo; wait"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("sh");
+        let mut line = [0u8; 1];
+        std::io::Read::read_exact(child.stdout.as_mut().expect("piped"), &mut line)
+            .expect("the shell speaks");
+        let found = descendants(child.id() as i32);
+        for pid in &found {
+            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+        }
+        child.wait().expect("sh ends");
+        assert_eq!(found.len(), 1);
+    }
+}

@@ -1,0 +1,209 @@
+//! A pod's own view of the file system: volumes at their real mount paths, nothing created on the host.
+//!
+//! In a private mount namespace a source is bound over its target. A target that the host does not have needs a
+//! directory to stand in: its nearest existing ancestor is *mirrored* into a tmpfs (every entry bound to the real
+//! one), the missing directories are made there, and the mirror is mounted over the ancestor. For the root
+//! directory the mirror becomes the new root by `pivot_root`.
+
+use super::protocol::Mount;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::unistd::pivot_root;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+use std::path::{Component, Path, PathBuf};
+
+/// What went wrong, with the path it went wrong at.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing} {path}: {source}")]
+pub struct Error {
+    doing: &'static str,
+    path: String,
+    source: io::Error,
+}
+
+fn at<E: Into<io::Error>>(doing: &'static str, path: &Path) -> impl FnOnce(E) -> Error {
+    let path = path.display().to_string();
+    move |source| Error {
+        doing,
+        path,
+        source: source.into(),
+    }
+}
+
+/// Make the calling process's (fresh) mount namespace show `mounts`. `scratch` is an empty directory.
+pub fn build(mounts: &[Mount], scratch: &Path) -> Result<(), Error> {
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .map_err(at("cannot make mounts private below", Path::new("/")))?;
+    let mut mounts = mounts.to_vec();
+    // An outer target first, or it would hide the inner one.
+    mounts.sort_by_key(|m| m.target.components().count());
+    if mounts
+        .iter()
+        .any(|m| nearest_existing(&clean(&m.target)) == Path::new("/"))
+    {
+        renew_root(scratch)?;
+    }
+    // Where directories may be made without touching the host.
+    let mut ours = BTreeSet::from([PathBuf::from("/")]);
+    for each in &mounts {
+        let target = clean(&each.target);
+        prepare(&target, each.source.is_dir(), scratch, &mut ours)?;
+        bind(&each.source, &target)?;
+        if each.read_only {
+            make_read_only(&target)?;
+        }
+        // A mount point inside a volume is made in that volume, as container runtimes do.
+        ours.insert(target);
+    }
+    Ok(())
+}
+
+/// The path without `.` and `..`, which a mount path may not climb with.
+fn clean(path: &Path) -> PathBuf {
+    let mut cleaned = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => cleaned.push(name),
+            Component::ParentDir => {
+                cleaned.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    cleaned
+}
+
+fn nearest_existing(path: &Path) -> &Path {
+    path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"))
+}
+
+/// Make `target` exist as a mount point of the right type.
+fn prepare(
+    target: &Path,
+    directory: bool,
+    scratch: &Path,
+    ours: &mut BTreeSet<PathBuf>,
+) -> Result<(), Error> {
+    if target.exists() && target.is_dir() == directory {
+        return Ok(());
+    }
+    let parent = target.parent().unwrap_or(Path::new("/"));
+    let standing = nearest_existing(parent).to_path_buf();
+    if !ours.iter().any(|m| *m == standing) {
+        let place = scratch.join(format!("mirror-{}", ours.len()));
+        fs::create_dir_all(&place).map_err(at("cannot create", &place))?;
+        mirror(&standing, &place)?;
+        mount(
+            Some(&place),
+            &standing,
+            None::<&str>,
+            MsFlags::MS_MOVE,
+            None::<&str>,
+        )
+        .map_err(at("cannot mount the mirror of", &standing))?;
+        ours.insert(standing);
+    }
+    // What is made from here on lies in our own tmpfs, so nothing needs mirroring there.
+    let mut made = parent.to_path_buf();
+    fs::create_dir_all(parent).map_err(at("cannot create", parent))?;
+    while ours.insert(made.clone()) && made.pop() {}
+    if directory {
+        fs::create_dir_all(target).map_err(at("cannot create", target))
+    } else {
+        fs::write(target, "").map_err(at("cannot create", target))
+    }
+}
+
+/// Fill a tmpfs at `place` with everything that stands in `original`.
+fn mirror(original: &Path, place: &Path) -> Result<(), Error> {
+    mount(
+        Some("petset"),
+        place,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("mode=0755"),
+    )
+    .map_err(at("cannot mount a tmpfs at", place))?;
+    // The scratch directory lies somewhere below what is bound now: the mirror must not contain itself.
+    mount(
+        None::<&str>,
+        place,
+        None::<&str>,
+        MsFlags::MS_UNBINDABLE,
+        None::<&str>,
+    )
+    .map_err(at("cannot make unbindable", place))?;
+    if let Ok(metadata) = fs::metadata(original) {
+        let mode = fs::Permissions::from_mode(metadata.permissions().mode() & 0o7777);
+        fs::set_permissions(place, mode).map_err(at("cannot set the mode of", place))?;
+    }
+    for entry in fs::read_dir(original).map_err(at("cannot read", original))? {
+        let entry = entry.map_err(at("cannot read", original))?;
+        let (from, to) = (entry.path(), place.join(entry.file_name()));
+        let kind = entry.file_type().map_err(at("cannot look at", &from))?;
+        if kind.is_symlink() {
+            let link = fs::read_link(&from).map_err(at("cannot read the link", &from))?;
+            symlink(link, &to).map_err(at("cannot create the link", &to))?;
+        } else if kind.is_dir() {
+            fs::create_dir(&to).map_err(at("cannot create", &to))?;
+            bind(&from, &to)?;
+        } else if !kind.is_fifo() {
+            fs::write(&to, "").map_err(at("cannot create", &to))?;
+            bind(&from, &to)?;
+        }
+    }
+    Ok(())
+}
+
+/// Put a mirror of the root directory in its place.
+fn renew_root(scratch: &Path) -> Result<(), Error> {
+    let root = scratch.join("root");
+    fs::create_dir_all(&root).map_err(at("cannot create", &root))?;
+    mirror(Path::new("/"), &root)?;
+    let old = root.join(".petset-old-root");
+    fs::create_dir(&old).map_err(at("cannot create", &old))?;
+    pivot_root(&root, &old).map_err(at("cannot change the root to", &root))?;
+    std::env::set_current_dir("/").map_err(at("cannot enter", Path::new("/")))?;
+    let old = Path::new("/.petset-old-root");
+    umount2(old, MntFlags::MNT_DETACH).map_err(at("cannot let go of", old))?;
+    fs::remove_dir(old).map_err(at("cannot remove", old))
+}
+
+fn bind(source: &Path, target: &Path) -> Result<(), Error> {
+    let none: Option<&str> = None;
+    mount(
+        Some(source),
+        target,
+        none,
+        MsFlags::MS_BIND | MsFlags::MS_REC,
+        none,
+    )
+    .map_err(|errno| Error {
+        doing: "cannot mount",
+        path: format!("{} at {}", source.display(), target.display()),
+        source: errno.into(),
+    })
+}
+
+/// A remount must repeat the flags that a user namespace may not drop.
+fn make_read_only(target: &Path) -> Result<(), Error> {
+    let held = statvfs(target).map_err(at("cannot look at", target))?.flags();
+    let kept = [
+        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
+        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
+        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
+    ];
+    let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    for (_, flag) in kept.iter().filter(|(fs_flag, _)| held.contains(*fs_flag)) {
+        flags |= *flag;
+    }
+    let none: Option<&str> = None;
+    mount(none, target, none, flags, none).map_err(at("cannot make read-only", target))
+}
