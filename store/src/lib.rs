@@ -5,7 +5,19 @@
 //! read or watched. The contract is small enough that etcd could stand behind it; [`SledStore`] is the
 //! embedded default.
 
+mod ephemeral;
+mod memory;
+mod record;
+mod sled;
+mod watch;
+
 use bytes::Bytes;
+
+pub use crate::{
+    ephemeral::MemoryStore,
+    memory::{KEY_LIMIT, VALUE_LIMIT, Window},
+    sled::{OpenError, Options, SledStore},
+};
 
 /// A point in the one total order of writes; 0 is the empty store before the first write.
 pub type Revision = u64;
@@ -77,15 +89,16 @@ pub enum Error {
         /// The newest durable revision.
         current: Revision,
     },
-    /// The value is larger than the store takes.
-    #[error("value of {size} bytes is larger than the limit of {limit}")]
+    /// The value (over [`VALUE_LIMIT`]) or the key (over [`KEY_LIMIT`]) is larger than the store takes.
+    #[error("value or key of {size} bytes is larger than the limit of {limit}")]
     TooLarge {
         /// Its size in bytes.
         size: usize,
         /// The limit in bytes.
         limit: usize,
     },
-    /// The store cannot write any more (an I/O error, a full disk): reads go on, a restart recovers.
+    /// The store cannot write: after an I/O error until a restart, on a full disk until there is room
+    /// again, for ever once closed. Whether a write that was under way happened is unknown. Reads go on.
     #[error("the store cannot write: {0}")]
     Broken(String),
 }
