@@ -1,5 +1,7 @@
 //! The list of kinds. Adding one means one file in `resources/` and one line here.
 
+pub mod claim_spec;
+
 use crate::resource::{Column, Kind};
 use serde_json::Value;
 
