@@ -405,8 +405,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn selects(selector: &str, labels: Value) -> bool {
-        LabelSelector::parse(selector).unwrap().matches(&labels)
+    fn selects(selector: &str, labels: &Value) -> bool {
+        LabelSelector::parse(selector).unwrap().matches(labels)
     }
 
     #[test]
@@ -441,10 +441,10 @@ mod tests {
             ("env=prod,tier=3", false),
         ];
         for (selector, expected) in table {
-            assert_eq!(selects(selector, labels.clone()), expected, "{selector}");
+            assert_eq!(selects(selector, &labels), expected, "{selector}");
         }
-        assert!(selects("!env", Value::Null));
-        assert!(!selects("env", Value::Null));
+        assert!(selects("!env", &Value::Null));
+        assert!(!selects("env", &Value::Null));
     }
 
     #[test]
