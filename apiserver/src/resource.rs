@@ -183,6 +183,10 @@ pub trait Kind: Send + Sync + 'static {
 
     /// Convert from the stored form (another group's or version's) to this one, and back: only for
     /// `events.k8s.io`. `apiVersion` and `kind` are set by the caller.
+    #[allow(
+        clippy::wrong_self_convention,
+        reason = "it is the object that is converted, not the kind"
+    )]
     fn from_storage(&self, _object: &mut Value) {}
     /// See [`Kind::from_storage`].
     fn to_storage(&self, _object: &mut Value) {}

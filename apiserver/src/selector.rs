@@ -2,7 +2,6 @@
 
 mod field;
 mod label;
-mod names;
 
 pub use field::FieldSelector;
 pub use label::LabelSelector;

@@ -516,16 +516,25 @@ mod tests {
         let router = router().route("/slow", axum::routing::get(slow));
         let server = tokio::spawn(serve_http(listener, router, stop.clone()));
         let mut idle = TcpStream::connect(address).await.unwrap();
-        idle.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        idle.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .await
+            .unwrap();
         idle.read_exact(&mut [0; 12]).await.unwrap();
         let mut slow = TcpStream::connect(address).await.unwrap();
-        slow.write_all(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
-        tokio::time::timeout(DEADLINE, started.notified()).await.expect("the slow request arrives");
+        slow.write_all(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .await
+            .unwrap();
+        tokio::time::timeout(DEADLINE, started.notified())
+            .await
+            .expect("the slow request arrives");
         stop.cancel();
         let mut answer = String::new();
         let read = tokio::time::timeout(DEADLINE, slow.read_to_string(&mut answer)).await;
         read.expect("an answer in time").unwrap();
         assert!(answer.ends_with("to the end"), "{answer}");
-        tokio::time::timeout(GRACE / 2, server).await.expect("idle connections are closed at once").unwrap();
+        tokio::time::timeout(GRACE / 2, server)
+            .await
+            .expect("idle connections are closed at once")
+            .unwrap();
     }
 }

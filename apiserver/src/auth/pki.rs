@@ -12,6 +12,7 @@ use rcgen::{
 };
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -328,7 +329,7 @@ impl Files {
         })
     }
 
-    fn damaged(&self, file: &str, why: impl ToString) -> PkiError {
+    fn damaged(&self, file: &str, why: impl fmt::Display) -> PkiError {
         PkiError::Damaged {
             path: self.directory.join(file),
             why: why.to_string(),

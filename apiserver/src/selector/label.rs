@@ -1,6 +1,6 @@
 //! Label selectors: `a=b,c in (d, e),!f`, and the same as a `meta/v1` LabelSelector.
 
-use super::names::{label_value, qualified_name};
+use crate::validation::names::{label_value, qualified_name};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt;
