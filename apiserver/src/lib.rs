@@ -2,8 +2,11 @@
 //! for it. Start reading at `resource.rs` (what a kind is) and `resources.rs` (the list of kinds).
 
 pub mod auth;
+pub mod discovery;
 pub mod error;
+pub mod health;
 pub mod managed_fields;
+pub mod metrics;
 pub mod negotiation;
 pub mod patch;
 pub mod resource;
@@ -13,3 +16,4 @@ pub mod selector;
 pub mod serve;
 pub mod table;
 pub mod validation;
+pub mod version;
