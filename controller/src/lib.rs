@@ -4,7 +4,12 @@
 //! A controller observes (asks the API afresh, a watch only says *that* something moved), plans (a pure
 //! function, time included) and acts. A lost race means: look again.
 
+pub mod endpoints;
+pub mod endpointslice;
+pub mod quantity;
 pub mod runtime;
+pub mod selector;
+pub mod volume;
 
 use events::Clock;
 use futures::FutureExt;
@@ -12,6 +17,7 @@ use futures::future::BoxFuture;
 use runtime::Context;
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -21,11 +27,20 @@ pub struct Options {
     /// How many objects one controller may sync at the same time (an object is never synced twice at
     /// once). Kubernetes' default for StatefulSets is 5.
     pub concurrent_syncs: usize,
+    /// Where the directories of provisioned volumes are. Nothing outside is ever removed.
+    pub volumes_dir: PathBuf,
+    /// The certificate (PEM) that pods are to trust the API by: the `ca.crt` of every namespace's
+    /// `kube-root-ca.crt`. `None`: there is none to hand out.
+    pub root_ca: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { concurrent_syncs: 5 }
+        Self {
+            concurrent_syncs: 5,
+            volumes_dir: PathBuf::from("volumes"),
+            root_ca: None,
+        }
     }
 }
 
@@ -67,8 +82,11 @@ pub async fn run(
 /// A controller's name and its endless work.
 type Controller = (&'static str, BoxFuture<'static, ()>);
 
-fn controllers(_context: &Context) -> Vec<Controller> {
-    vec![]
+fn controllers(context: &Context) -> Vec<Controller> {
+    vec![
+        ("endpointslice", endpointslice::run(context.clone()).boxed()),
+        ("volume", volume::run(context.clone()).boxed()),
+    ]
 }
 
 async fn supervise(controllers: Vec<Controller>, shutdown: CancellationToken) -> Result<(), Error> {

@@ -1,0 +1,368 @@
+//! PersistentVolumes and their claims: binding, provisioning of directories, protection, reclaim. Every
+//! StorageClass's provisioner is played by this controller; on one machine a volume is a directory.
+
+pub mod action;
+pub mod claim;
+pub mod directory;
+pub mod expand;
+pub mod matching;
+pub mod protection;
+pub mod provision;
+pub mod reclaim;
+#[cfg(test)]
+mod testing;
+
+use crate::runtime::{Cache, Context, Key, Moved, Queue, Teller, tell, watch, work};
+use action::Action;
+use events::Recorder;
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::runtime::watcher::Config;
+use kube::{Api, Resource, ResourceExt};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Marks the class that claims get which do not say any; the second is its older name.
+const DEFAULT_CLASS: [&str; 2] = [
+    "storageclass.kubernetes.io/is-default-class",
+    "storageclass.beta.kubernetes.io/is-default-class",
+];
+
+/// What can be out of order: a claim, or a volume by name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Concern {
+    Claim(Key),
+    Volume(String),
+}
+
+impl fmt::Display for Concern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Concern::Claim(key) => write!(f, "claim {key}"),
+            Concern::Volume(name) => write!(f, "volume {name}"),
+        }
+    }
+}
+
+/// Why a sync has to be done again.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    #[error("cannot make the directory {path}: {source}")]
+    Make {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("cannot remove the directory {path}: {source}")]
+    Remove {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+}
+
+/// The controller and what its watches have seen.
+struct Volumes {
+    context: Context,
+    queue: Queue<Concern>,
+    claims: Cache<PersistentVolumeClaim>,
+    volumes: Cache<PersistentVolume>,
+    pods: Cache<Pod>,
+    teller: Teller,
+}
+
+/// Bind, provision, protect and reclaim, for ever.
+pub async fn run(context: Context) {
+    let client = context.client.clone();
+    let concurrent = context.options.concurrent_syncs;
+    let recorder = Recorder::new(
+        client.clone(),
+        "persistentvolume-controller",
+        None,
+        context.clock.clone(),
+    );
+    let (teller, telling) = Teller::new();
+    let this = Volumes {
+        context,
+        queue: Queue::default(),
+        claims: Cache::default(),
+        volumes: Cache::default(),
+        pods: Cache::default(),
+        teller,
+    };
+    let classes = Cache::default();
+    let all = Config::default;
+    tokio::join!(
+        watch(Api::all(client.clone()), all(), &this.claims, |moved| this.claim_moved(&moved)),
+        watch(Api::all(client.clone()), all(), &this.volumes, |moved| this.volume_moved(&moved)),
+        watch(Api::all(client.clone()), all(), &this.pods, |moved| this.pod_moved(&moved)),
+        watch(Api::all(client.clone()), all(), &classes, |moved| this.class_moved(&moved)),
+        work(&this.queue, concurrent, |concern| this.sync(concern)),
+        tell(telling, recorder),
+    );
+}
+
+/// Whom a change concerns.
+impl Volumes {
+    fn claim_moved(&self, moved: &Moved<PersistentVolumeClaim>) {
+        self.queue.add(Concern::Claim(moved.key()));
+        if let (Some(claim), None) = (&moved.before, &moved.after) {
+            let named = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone());
+            self.queue.add(Concern::Volume(named.unwrap_or_else(|| provision::volume_name(claim))));
+        }
+    }
+
+    fn volume_moved(&self, moved: &Moved<PersistentVolume>) {
+        let name = moved.key().name;
+        for volume in [&moved.before, &moved.after].into_iter().flatten() {
+            match volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref()) {
+                Some(reference) => self.queue.add(Concern::Claim(Key::new(
+                    reference.namespace.clone().unwrap_or_default(),
+                    reference.name.clone().unwrap_or_default(),
+                ))),
+                None => self.add_pending(matching::volume_class(volume), Some(&name)),
+            }
+        }
+        self.queue.add(Concern::Volume(name));
+    }
+
+    fn pod_moved(&self, moved: &Moved<Pod>) {
+        // That it is there or not is all that counts for the claims it mentions (P8, P10).
+        if moved.before.is_some() && moved.after.is_some() {
+            return;
+        }
+        for claim in moved.latest().iter().flat_map(|pod| protection::claims(pod)) {
+            let key = Key::new(moved.key().namespace, claim);
+            self.queue.add(Concern::Claim(key));
+        }
+    }
+
+    fn class_moved(&self, moved: &Moved<StorageClass>) {
+        self.add_pending(&moved.key().name, None);
+    }
+
+    /// Claims that are not bound and could be now: those of the class, without any, or of that volume.
+    fn add_pending(&self, class: &str, volume: Option<&str>) {
+        for claim in self.claims.all() {
+            let named = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
+            let concerned = matching::claim_class(&claim).is_none_or(|own| own == class)
+                || volume.is_some_and(|volume| named == Some(volume));
+            if concerned && claim::claim_phase(&claim) != "Bound" {
+                self.queue.add(Concern::Claim(Key::of(claim.as_ref())));
+            }
+        }
+    }
+}
+
+/// Observing.
+impl Volumes {
+    async fn sync(&self, concern: Concern) -> Result<Option<Duration>, Error> {
+        match concern {
+            Concern::Claim(key) => self.sync_claim(&key).await?,
+            Concern::Volume(name) => self.sync_volume(&name).await?,
+        }
+        Ok(None)
+    }
+
+    async fn sync_claim(&self, key: &Key) -> Result<(), Error> {
+        let Some(claim) = self.claim_api(&key.namespace).get_opt(&key.name).await? else {
+            return Ok(());
+        };
+        let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), &key.namespace);
+        let pods = match claim.metadata.deletion_timestamp {
+            // Whether a pod holds it must be true now, not a moment ago.
+            Some(_) => pods.list(&ListParams::default()).await?.items,
+            None => Vec::new(),
+        };
+        if let Some(patch) = protection::protect_claim(&claim, &pods) {
+            // The change brings the claim here again.
+            self.act(&claim, Action::PatchClaim(patch)).await?;
+            return Ok(());
+        }
+        let unbound = !claim.annotations().contains_key(action::BIND_COMPLETED);
+        let named = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
+        let volume = match named.filter(|name| !name.is_empty()) {
+            Some(name) => self.volume_api().get_opt(name).await?,
+            None => None,
+        };
+        let class_name = matching::claim_class(&claim);
+        let volumes = match unbound && volume.is_none() {
+            true => self.candidates(&claim).await?,
+            false => Vec::new(),
+        };
+        let class = match class_name.filter(|name| !name.is_empty()) {
+            Some(name) => self.class_api().get_opt(name).await?,
+            None => None,
+        };
+        let default_class = match class_name {
+            None if unbound => default_class(self.class_api().list(&ListParams::default()).await?.items),
+            _ => None,
+        };
+        let pods = self.pods.in_namespace(&key.namespace);
+        let observed = claim::Observed {
+            claim: &claim,
+            volume: volume.as_ref(),
+            volumes: &volumes,
+            class: class.as_ref(),
+            default_class: default_class.as_deref(),
+            consumed: pods.iter().any(|pod| protection::claims(pod).any(|name| name == key.name)),
+            volumes_dir: &self.context.options.volumes_dir,
+        };
+        for action in claim::plan(&observed) {
+            self.act(&claim, action).await?;
+        }
+        Ok(())
+    }
+
+    /// The volumes a claim may get. What the watch has seen is fresh enough: a binding is written for
+    /// exactly the version that was seen, so a stale choice is refused and made again. A watch that has
+    /// seen nothing may not have begun, and then listing afresh is cheap or necessary.
+    async fn candidates(&self, claim: &PersistentVolumeClaim) -> Result<Vec<Arc<PersistentVolume>>, Error> {
+        let mut volumes = self.volumes.all();
+        if volumes.is_empty() {
+            let listed = self.volume_api().list(&ListParams::default()).await?;
+            volumes = listed.items.into_iter().map(Arc::new).collect();
+        }
+        // Made by an earlier try that did not get to the end.
+        let own = self.volume_api().get_opt(&provision::volume_name(claim)).await?;
+        volumes.retain(|volume| volume.metadata.name != own.as_ref().and_then(|own| own.metadata.name.clone()));
+        volumes.extend(own.map(Arc::new));
+        Ok(volumes)
+    }
+
+    async fn sync_volume(&self, name: &str) -> Result<(), Error> {
+        let Some(volume) = self.volume_api().get_opt(name).await? else {
+            return Ok(());
+        };
+        let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+        let claim = match reference.and_then(|r| r.namespace.as_deref().zip(r.name.as_deref())) {
+            Some((namespace, name)) => self.claim_api(namespace).get_opt(name).await?,
+            None => None,
+        };
+        for action in reclaim::plan(&volume, claim.as_ref(), &self.context.options.volumes_dir) {
+            self.act(&volume, action).await?;
+        }
+        // Only now: the volume must not go while its directory is still to be removed.
+        if let Some(patch) = protection::protect_volume(&volume) {
+            let name = volume.name_any();
+            // What was just written has another version; the finalizers are ours to change all the same.
+            let action = Action::PatchVolume { name, patch };
+            self.act(&volume, action).await?;
+        }
+        Ok(())
+    }
+
+    fn claim_api(&self, namespace: &str) -> Api<PersistentVolumeClaim> {
+        Api::namespaced(self.context.client.clone(), namespace)
+    }
+
+    fn volume_api(&self) -> Api<PersistentVolume> {
+        Api::all(self.context.client.clone())
+    }
+
+    fn class_api(&self) -> Api<StorageClass> {
+        Api::all(self.context.client.clone())
+    }
+}
+
+/// Acting.
+impl Volumes {
+    /// Take one step for `object`, the claim or volume that the plan is about.
+    async fn act<K: Resource<DynamicType = ()>>(&self, object: &K, action: Action) -> Result<(), Error> {
+        let namespace = object.namespace().unwrap_or_default();
+        let patched = PatchParams::default();
+        match action {
+            Action::PatchClaim(patch) => {
+                let claims = self.claim_api(&namespace);
+                claims.patch(&object.name_any(), &patched, &Patch::Merge(patch)).await?;
+            }
+            Action::PatchClaimStatus(patch) => {
+                let claims = self.claim_api(&namespace);
+                claims.patch_status(&object.name_any(), &patched, &Patch::Merge(patch)).await?;
+            }
+            Action::PatchVolume { name, patch } => {
+                self.volume_api().patch(&name, &patched, &Patch::Merge(patch)).await?;
+            }
+            Action::PatchVolumeStatus { name, patch } => {
+                self.volume_api().patch_status(&name, &patched, &Patch::Merge(patch)).await?;
+            }
+            Action::Provision(volume) => self.provision(object, &volume).await?,
+            Action::Reclaim { directory } => self.reclaim(object, directory).await?,
+            Action::LookAtClaim { namespace, name } => {
+                self.queue.add(Concern::Claim(Key::new(namespace, name)));
+            }
+            Action::Tell {
+                event_type,
+                reason,
+                message,
+            } => self.teller.tell(&reference(object), event_type, reason, message),
+        }
+        Ok(())
+    }
+
+    async fn provision<K: Resource<DynamicType = ()>>(
+        &self,
+        claim: &K,
+        volume: &PersistentVolume,
+    ) -> Result<(), Error> {
+        if let Some(path) = provision::directory(volume, &self.context.options.volumes_dir) {
+            if let Err(source) = on_disk(path.clone(), directory::make).await {
+                let error = Error::Make { path, source };
+                let text = format!("failed to provision volume: {error}");
+                let event_type = events::EventType::Warning;
+                self.teller.tell(&reference(claim), event_type, "ProvisioningFailed", text);
+                return Err(error);
+            }
+        }
+        self.volume_api().create(&PostParams::default(), volume).await?;
+        Ok(())
+    }
+
+    async fn reclaim<K: Resource<DynamicType = ()>>(&self, volume: &K, path: PathBuf) -> Result<(), Error> {
+        let volumes = self.volume_api();
+        if let Err(source) = on_disk(path.clone(), directory::remove).await {
+            let error = Error::Remove { path, source };
+            // As it is now: the step before may have changed the phase.
+            if let Some(current) = volumes.get_opt(&volume.name_any()).await? {
+                for action in reclaim::fail(&current, "VolumeFailedDelete", &error.to_string()) {
+                    Box::pin(self.act(volume, action)).await?;
+                }
+            }
+            return Err(error);
+        }
+        let exactly = Preconditions {
+            uid: volume.meta().uid.clone(),
+            resource_version: None,
+        };
+        let params = DeleteParams::default().preconditions(exactly);
+        volumes.delete(&volume.name_any(), &params).await?;
+        Ok(())
+    }
+}
+
+/// Do something with a directory where it does not keep others from running.
+async fn on_disk(path: PathBuf, act: fn(&std::path::Path) -> std::io::Result<()>) -> std::io::Result<()> {
+    match tokio::task::spawn_blocking(move || act(&path)).await {
+        Ok(outcome) => outcome,
+        Err(lost) => Err(std::io::Error::other(lost)),
+    }
+}
+
+/// The newest of the classes marked as the default one (P1).
+fn default_class(mut classes: Vec<StorageClass>) -> Option<String> {
+    classes.retain(|class| {
+        let marked = |key: &str| class.annotations().get(key).is_some_and(|value| value == "true");
+        DEFAULT_CLASS.into_iter().any(marked)
+    });
+    // The last of the greatest: the newest, and of several the first by name.
+    classes.sort_by_key(|class| std::cmp::Reverse(class.name_any()));
+    let newest = classes.into_iter().max_by_key(ResourceExt::creation_timestamp);
+    newest.map(|class| class.name_any())
+}
+
+fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
+    object.object_ref(&())
+}

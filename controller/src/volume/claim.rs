@@ -1,0 +1,305 @@
+//! What to do about one claim: find it a volume or have one made, keep the two bound, see its loss.
+
+use super::action::{Action, BIND_COMPLETED, BOUND_BY_CONTROLLER, STORAGE_PROVISIONER};
+use super::expand;
+use super::matching::{self, Reservation, claim_class, find, misfit, reservation};
+use super::provision;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::ResourceExt;
+use serde_json::{Map, Value, json};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The provisioner that never provisions (P9).
+pub const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
+
+/// What is known about a claim when its plan is made.
+pub struct Observed<'a> {
+    /// The claim itself.
+    pub claim: &'a PersistentVolumeClaim,
+    /// The volume that `spec.volumeName` names, where it exists.
+    pub volume: Option<&'a PersistentVolume>,
+    /// The volumes an unbound claim may get.
+    pub volumes: &'a [Arc<PersistentVolume>],
+    /// The claim's class, where it exists.
+    pub class: Option<&'a StorageClass>,
+    /// The name of the class that claims get which do not say any.
+    pub default_class: Option<&'a str>,
+    /// Does a pod use the claim? (P8)
+    pub consumed: bool,
+    /// Where directories of provisioned volumes go.
+    pub volumes_dir: &'a Path,
+}
+
+/// The next steps for a claim; none if all is as it should be.
+pub fn plan(observed: &Observed) -> Vec<Action> {
+    let claim = observed.claim;
+    if claim.annotations().contains_key(BIND_COMPLETED) {
+        return plan_bound(observed);
+    }
+    // Nothing is bound to a claim that is about to go.
+    if claim.metadata.deletion_timestamp.is_some() {
+        return Vec::new();
+    }
+    match volume_name(claim) {
+        "" => plan_free(observed),
+        name => plan_named(observed, name),
+    }
+}
+
+/// An unbound claim that takes any volume that fits.
+fn plan_free(observed: &Observed) -> Vec<Action> {
+    let claim = observed.claim;
+    let delayed = observed.class.is_some_and(waits_for_consumer) && !observed.consumed;
+    if let Some(volume) = find(claim, observed.volumes, delayed) {
+        return bind(claim, volume);
+    }
+    let mut actions = if delayed {
+        vec![Action::normal(
+            "WaitForFirstConsumer",
+            "waiting for first consumer to be created before binding",
+        )]
+    } else {
+        match (claim_class(claim), observed.class) {
+            (None, _) if observed.default_class.is_some() => {
+                let class = observed.default_class;
+                return vec![Action::PatchClaim(guarded(
+                    claim,
+                    json!({"spec": {"storageClassName": class}}),
+                ))];
+            }
+            (None | Some(""), _) => vec![Action::normal(
+                "FailedBinding",
+                "no persistent volumes available for this claim and no storage class is set",
+            )],
+            (Some(name), None) => vec![Action::warning(
+                "ProvisioningFailed",
+                format!("storageclass.storage.k8s.io \"{name}\" not found"),
+            )],
+            (Some(_), Some(class)) => return plan_provisioning(observed, class),
+        }
+    };
+    actions.extend(set_pending(claim));
+    actions
+}
+
+/// No volume fits and the class may make one (P7).
+fn plan_provisioning(observed: &Observed, class: &StorageClass) -> Vec<Action> {
+    let claim = observed.claim;
+    if class.provisioner == NO_PROVISIONER {
+        let mut actions = vec![Action::warning(
+            "ProvisioningFailed",
+            format!("no volume plugin matched name: {NO_PROVISIONER}"),
+        )];
+        actions.extend(set_pending(claim));
+        return actions;
+    }
+    match provision::volume(claim, class, observed.volumes_dir) {
+        Err(reason) => {
+            let text = format!("failed to provision volume with StorageClass \"{}\": {reason}", class.name_any());
+            let mut actions = vec![Action::warning("ProvisioningFailed", text)];
+            actions.extend(set_pending(claim));
+            actions
+        }
+        Ok(volume) => {
+            let provisioner = &class.provisioner;
+            let about = format!("{}/{}", claim.namespace().unwrap_or_default(), claim.name_any());
+            let name = volume.name_any();
+            let binding = bind_with(claim, &volume, Some(provisioner));
+            let mut actions = vec![Action::Provision(Box::new(volume))];
+            actions.extend(binding);
+            actions.extend([
+                Action::normal(
+                    "ExternalProvisioning",
+                    format!(
+                        "Waiting for a volume to be created either by the external provisioner '{provisioner}' \
+                         or manually by the system administrator. If volume creation is delayed, please \
+                         verify that the provisioner is running and correctly registered."
+                    ),
+                ),
+                Action::normal(
+                    "Provisioning",
+                    format!("External provisioner is provisioning volume for claim \"{about}\""),
+                ),
+                Action::normal("ProvisioningSucceeded", format!("Successfully provisioned volume {name}")),
+            ]);
+            actions
+        }
+    }
+}
+
+/// An unbound claim whose user chose the volume (P4).
+fn plan_named(observed: &Observed, name: &str) -> Vec<Action> {
+    let claim = observed.claim;
+    let Some(volume) = observed.volume else {
+        return set_pending(claim);
+    };
+    match reservation(volume, claim) {
+        Reservation::Ours => bind(claim, volume),
+        Reservation::Other => set_pending(claim),
+        Reservation::Free => match misfit(volume, claim) {
+            None => bind(claim, volume),
+            Some(why) => {
+                let text = format!("Cannot bind to requested volume \"{name}\": {why}");
+                let mut actions = vec![Action::warning("VolumeMismatch", text)];
+                actions.extend(set_pending(claim));
+                actions
+            }
+        },
+    }
+}
+
+/// A claim whose binding was complete once: is it still true? (P11)
+fn plan_bound(observed: &Observed) -> Vec<Action> {
+    let claim = observed.claim;
+    if volume_name(claim).is_empty() {
+        let text = "Bound claim has lost reference to PersistentVolume. Data on the volume is lost!";
+        return lose(claim, "ClaimLost", text);
+    }
+    let Some(volume) = observed.volume else {
+        let text = "Bound claim has lost its PersistentVolume. Data on the volume is lost!";
+        return lose(claim, "ClaimLost", text);
+    };
+    if reservation(volume, claim) == Reservation::Other {
+        let text = "Two claims are bound to the same volume, this one is bound incorrectly";
+        return lose(claim, "ClaimMisbound", text);
+    }
+    let mut actions = bind(claim, volume);
+    if actions.is_empty() {
+        actions = expand::plan(claim, volume, observed.class, observed.volumes_dir);
+    }
+    actions
+}
+
+/// Bind the two: only what is not yet so (P5).
+pub fn bind(claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> Vec<Action> {
+    bind_with(claim, volume, None)
+}
+
+fn bind_with(
+    claim: &PersistentVolumeClaim,
+    volume: &PersistentVolume,
+    provisioner: Option<&str>,
+) -> Vec<Action> {
+    // The volume first: whoever writes its claimRef has won it. The claim's status comes last, so that
+    // Bound means bound.
+    let mut actions = Vec::new();
+    actions.extend(take_volume(claim, volume));
+    actions.extend(name_volume(claim, volume, provisioner));
+    if matching::phase(volume) != "Bound" {
+        actions.push(Action::PatchVolumeStatus {
+            name: volume.name_any(),
+            patch: json!({"status": {"phase": "Bound", "message": null, "reason": null}}),
+        });
+    }
+    actions.extend(set_bound(claim, volume));
+    actions
+}
+
+fn take_volume(claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> Option<Action> {
+    let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+    let taken = reference.is_some_and(|r| r.uid.is_some() && r.uid == claim.metadata.uid);
+    if taken {
+        return None;
+    }
+    let mut patch = json!({"spec": {"claimRef": provision::claim_reference(claim)}});
+    if reference.is_none() {
+        patch["metadata"]["annotations"][BOUND_BY_CONTROLLER] = "yes".into();
+    }
+    patch["metadata"]["uid"] = json!(volume.metadata.uid);
+    patch["metadata"]["resourceVersion"] = json!(volume.metadata.resource_version);
+    Some(Action::PatchVolume {
+        name: volume.name_any(),
+        patch,
+    })
+}
+
+fn name_volume(
+    claim: &PersistentVolumeClaim,
+    volume: &PersistentVolume,
+    provisioner: Option<&str>,
+) -> Option<Action> {
+    let mut annotations = Map::new();
+    let mut annotate = |key: &str, value: &str| {
+        if claim.annotations().get(key).map(String::as_str) != Some(value) {
+            annotations.insert(key.into(), value.into());
+        }
+    };
+    for (key, provisioner) in STORAGE_PROVISIONER.into_iter().zip(provisioner.into_iter().cycle()) {
+        annotate(key, provisioner);
+    }
+    annotate(BIND_COMPLETED, "yes");
+    let named = !volume_name(claim).is_empty();
+    if !named {
+        annotate(BOUND_BY_CONTROLLER, "yes");
+    }
+    if named && annotations.is_empty() {
+        return None;
+    }
+    let mut patch = json!({"metadata": {"annotations": annotations}});
+    if !named {
+        patch["spec"]["volumeName"] = volume.name_any().into();
+    }
+    Some(Action::PatchClaim(guarded(claim, patch)))
+}
+
+/// Phase Bound, with the access modes and the capacity of the volume.
+fn set_bound(claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> Option<Action> {
+    let spec = volume.spec.as_ref();
+    let access_modes = spec.and_then(|spec| spec.access_modes.as_ref());
+    let capacity = spec.and_then(|spec| spec.capacity.as_ref());
+    let status = claim.status.as_ref();
+    let bound = claim_phase(claim) == "Bound";
+    if bound && status.and_then(|status| status.access_modes.as_ref()) == access_modes {
+        return None;
+    }
+    let mut patch = json!({"status": {"phase": "Bound", "accessModes": access_modes}});
+    if !bound {
+        patch["status"]["capacity"] = json!(capacity);
+    }
+    Some(Action::PatchClaimStatus(same_object(claim, patch)))
+}
+
+fn set_pending(claim: &PersistentVolumeClaim) -> Vec<Action> {
+    set_unbound(claim, "Pending").into_iter().collect()
+}
+
+fn lose(claim: &PersistentVolumeClaim, reason: &'static str, text: &str) -> Vec<Action> {
+    let lost = set_unbound(claim, "Lost");
+    let told = lost.is_some().then(|| Action::warning(reason, text));
+    lost.into_iter().chain(told).collect()
+}
+
+fn set_unbound(claim: &PersistentVolumeClaim, phase: &str) -> Option<Action> {
+    let patch = json!({"status": {"phase": phase, "accessModes": null, "capacity": null}});
+    (claim_phase(claim) != phase).then(|| Action::PatchClaimStatus(same_object(claim, patch)))
+}
+
+/// `patch`, for this version of the claim only.
+pub(super) fn guarded(claim: &PersistentVolumeClaim, patch: Value) -> Value {
+    let mut patch = same_object(claim, patch);
+    patch["metadata"]["resourceVersion"] = json!(claim.metadata.resource_version);
+    patch
+}
+
+/// `patch`, for this claim and not a later one of its name.
+pub(super) fn same_object(claim: &PersistentVolumeClaim, mut patch: Value) -> Value {
+    patch["metadata"]["uid"] = json!(claim.metadata.uid);
+    patch
+}
+
+fn waits_for_consumer(class: &StorageClass) -> bool {
+    class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer")
+}
+
+fn volume_name(claim: &PersistentVolumeClaim) -> &str {
+    let name = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
+    name.unwrap_or_default()
+}
+
+/// The claim's phase, `""` before its first.
+pub fn claim_phase(claim: &PersistentVolumeClaim) -> &str {
+    let status = claim.status.as_ref();
+    status.and_then(|status| status.phase.as_deref()).unwrap_or_default()
+}

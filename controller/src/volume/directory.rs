@@ -1,0 +1,59 @@
+//! The directories behind provisioned volumes: the only data on disk that this crate makes or removes.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// Make the directory and those above it; one that is there is kept with all that is in it.
+pub fn make(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)
+}
+
+/// Remove the directory and all that is in it. Symlinks are removed, never followed; what is not there
+/// is removed already. `path` must be one that `provision::directory` has called ours.
+pub fn remove(path: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn removal_takes_the_tree_and_leaves_what_links_point_at() {
+        let root = tempfile::tempdir().unwrap();
+        let precious = root.path().join("precious");
+        fs::create_dir(&precious).unwrap();
+        fs::write(precious.join("file"), "data").unwrap();
+        let volume = root.path().join("volumes/v");
+        make(&volume.join("deep")).unwrap();
+        symlink(&precious, volume.join("deep/link")).unwrap();
+        remove(&volume).unwrap();
+        assert!(!volume.exists());
+        let link = root.path().join("volumes/link");
+        symlink(&precious, &link).unwrap();
+        remove(&link).unwrap();
+        assert!(fs::symlink_metadata(&link).is_err());
+        assert_eq!(fs::read(precious.join("file")).unwrap(), b"data");
+        remove(&volume).unwrap();
+    }
+
+    #[test]
+    fn making_a_directory_again_keeps_its_data() {
+        let root = tempfile::tempdir().unwrap();
+        let volume = root.path().join("v");
+        make(&volume).unwrap();
+        fs::write(volume.join("file"), "data").unwrap();
+        make(&volume).unwrap();
+        assert_eq!(fs::read(volume.join("file")).unwrap(), b"data");
+    }
+}
