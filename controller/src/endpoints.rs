@@ -2,7 +2,7 @@
 
 use crate::endpointslice::endpoint::{
     Family, address, families, hostname, is_endpoint, is_headless, is_ready, ports, publishes_not_ready,
-    selects, selector, target_reference,
+    selector, selects, target_reference,
 };
 use crate::endpointslice::plan::{HEADLESS, LAST_CHANGE};
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service};
@@ -42,7 +42,9 @@ pub fn plan<P: Borrow<Pod>>(
         labels.insert(HEADLESS.into(), String::new());
     }
     labels.insert(MANAGED_BY.0.into(), MANAGED_BY.1.into());
-    let mut annotations = current.map(|current| current.annotations().clone()).unwrap_or_default();
+    let mut annotations = current
+        .map(|current| current.annotations().clone())
+        .unwrap_or_default();
     match truncated {
         true => annotations.insert(OVER_CAPACITY.into(), "truncated".into()),
         false => annotations.remove(OVER_CAPACITY),
@@ -55,11 +57,13 @@ pub fn plan<P: Borrow<Pod>>(
         return None;
     }
     annotations.insert(LAST_CHANGE.into(), now.into());
-    let metadata = current.map(|current| current.metadata.clone()).unwrap_or(ObjectMeta {
-        name: service.metadata.name.clone(),
-        namespace: service.metadata.namespace.clone(),
-        ..ObjectMeta::default()
-    });
+    let metadata = current
+        .map(|current| current.metadata.clone())
+        .unwrap_or(ObjectMeta {
+            name: service.metadata.name.clone(),
+            namespace: service.metadata.namespace.clone(),
+            ..ObjectMeta::default()
+        });
     let endpoints = Box::new(Endpoints {
         metadata: ObjectMeta {
             labels: Some(labels),
@@ -81,7 +85,10 @@ type Port = (String, i32, String, Option<String>);
 fn subsets<P: Borrow<Pod>>(service: &Service, pods: &[P]) -> Vec<EndpointSubset> {
     let family = families(service).first().copied().unwrap_or(Family::IPv4);
     let mut groups: BTreeMap<Vec<Port>, EndpointSubset> = BTreeMap::new();
-    let selected = pods.iter().map(Borrow::borrow).filter(|pod| selects(service, pod));
+    let selected = pods
+        .iter()
+        .map(Borrow::borrow)
+        .filter(|pod| selects(service, pod));
     for pod in selected.filter(|pod| is_endpoint(pod)) {
         let unready_too = publishes_not_ready(service);
         if pod.metadata.deletion_timestamp.is_some() && !unready_too {
@@ -93,7 +100,10 @@ fn subsets<P: Borrow<Pod>>(service: &Service, pods: &[P]) -> Vec<EndpointSubset>
             .filter_map(|p| Some((p.name.unwrap_or_default(), p.port?, p.protocol?, p.app_protocol)))
             .collect();
         ports.sort();
-        let portless = service.spec.as_ref().is_none_or(|s| s.ports.as_ref().is_none_or(Vec::is_empty));
+        let portless = service
+            .spec
+            .as_ref()
+            .is_none_or(|s| s.ports.as_ref().is_none_or(Vec::is_empty));
         if ports.is_empty() && !portless {
             continue;
         }
@@ -111,7 +121,8 @@ fn subsets<P: Borrow<Pod>>(service: &Service, pods: &[P]) -> Vec<EndpointSubset>
     }
     let sorted = groups.into_iter().map(|(ports, mut subset)| {
         for list in [&mut subset.addresses, &mut subset.not_ready_addresses] {
-            list.iter_mut().for_each(|list| list.sort_by(|a, b| order(a).cmp(&order(b))));
+            list.iter_mut()
+                .for_each(|list| list.sort_by(|a, b| order(a).cmp(&order(b))));
         }
         subset.ports = (!ports.is_empty()).then(|| ports.into_iter().map(port_of).collect());
         subset
@@ -129,7 +140,10 @@ fn port_of((name, port, protocol, app_protocol): Port) -> EndpointPort {
 }
 
 fn order(address: &EndpointAddress) -> (&str, Option<&str>) {
-    let uid = address.target_ref.as_ref().and_then(|target| target.uid.as_deref());
+    let uid = address
+        .target_ref
+        .as_ref()
+        .and_then(|target| target.uid.as_deref());
     (&address.ip, uid)
 }
 
@@ -148,7 +162,9 @@ fn truncate(subsets: &mut Vec<EndpointSubset>) -> bool {
         }
     };
     subsets.iter_mut().for_each(|subset| keep(&mut subset.addresses));
-    subsets.iter_mut().for_each(|subset| keep(&mut subset.not_ready_addresses));
+    subsets
+        .iter_mut()
+        .for_each(|subset| keep(&mut subset.not_ready_addresses));
     subsets.retain(|subset| subset.addresses.is_some() || subset.not_ready_addresses.is_some());
     cut
 }

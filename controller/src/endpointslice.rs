@@ -5,7 +5,7 @@ pub mod endpoint;
 pub mod plan;
 
 use crate::endpoints;
-use crate::runtime::{Cache, Context, Key, Moved, Queue, lost_race, not_found, watch, work};
+use crate::runtime::{Cache, Context, Key, Moved, Queue, not_found, watch, work};
 use endpoint::{selector, selects};
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -22,21 +22,47 @@ pub async fn run(context: Context) {
     let (services, pods) = (Cache::default(), Cache::default());
     let (slices, legacy) = (Cache::default(), Cache::default());
     tokio::join!(
-        watch(Api::<Service>::all(client.clone()), Config::default(), &services, |moved| {
-            queue.add(moved.key());
-        }),
-        watch(Api::<Pod>::all(client.clone()), Config::default(), &pods, |moved| {
-            affected(&moved, &services).for_each(|key| queue.add(key));
-        }),
+        watch(
+            Api::<Service>::all(client.clone()),
+            Config::default(),
+            &services,
+            |moved| {
+                queue.add(moved.key());
+            }
+        ),
+        watch(
+            Api::<Pod>::all(client.clone()),
+            Config::default(),
+            &pods,
+            |moved| {
+                affected(&moved, &services).for_each(|key| queue.add(key));
+            }
+        ),
         // What somebody else has changed or removed is put right.
-        watch(Api::<EndpointSlice>::all(client.clone()), Config::default(), &slices, |moved| {
-            let service = moved.latest().and_then(|slice| slice.labels().get(SERVICE_NAME).cloned());
-            service.into_iter().for_each(|name| queue.add(Key::new(moved.key().namespace, name)));
-        }),
-        watch(Api::<Endpoints>::all(client.clone()), Config::default(), &legacy, |moved| {
-            queue.add(moved.key());
-        }),
-        work(&queue, context.options.concurrent_syncs, |key| sync(&context, key)),
+        watch(
+            Api::<EndpointSlice>::all(client.clone()),
+            Config::default(),
+            &slices,
+            |moved| {
+                let service = moved
+                    .latest()
+                    .and_then(|slice| slice.labels().get(SERVICE_NAME).cloned());
+                service
+                    .into_iter()
+                    .for_each(|name| queue.add(Key::new(moved.key().namespace, name)));
+            }
+        ),
+        watch(
+            Api::<Endpoints>::all(client.clone()),
+            Config::default(),
+            &legacy,
+            |moved| {
+                queue.add(moved.key());
+            }
+        ),
+        work(&queue, context.options.concurrent_syncs, |key| reconcile(
+            &context, key
+        )),
     );
 }
 
@@ -47,32 +73,37 @@ fn affected(moved: &Moved<Pod>, services: &Cache<Service>) -> impl Iterator<Item
         seen.into_iter().flatten().any(|pod| selects(service, pod))
     };
     let services = services.in_namespace(&moved.key().namespace);
-    let keys: Vec<_> = services.iter().filter(|s| selected(s)).map(|s| Key::of(s.as_ref())).collect();
+    let keys: Vec<_> = services
+        .iter()
+        .filter(|s| selected(s))
+        .map(|s| Key::of(s.as_ref()))
+        .collect();
     keys.into_iter()
 }
 
-async fn sync(context: &Context, key: Key) -> Result<Option<Duration>, kube::Error> {
-    match reconcile(context, &key).await {
-        // Somebody was there first, and what they wrote has put the key into the queue again.
-        Err(error) if lost_race(&error) => Ok(Some(Duration::from_millis(5))),
-        outcome => outcome.map(|()| None),
-    }
-}
-
-async fn reconcile(context: &Context, key: &Key) -> Result<(), kube::Error> {
+/// A lost race is an error like others: the queue brings the key back after a moment.
+async fn reconcile(context: &Context, key: Key) -> Result<Option<Duration>, kube::Error> {
     let client = &context.client;
     let legacy: Api<Endpoints> = Api::namespaced(client.clone(), &key.namespace);
     let services: Api<Service> = Api::namespaced(client.clone(), &key.namespace);
     let Some(service) = services.get_opt(&key.name).await? else {
-        return remove(&legacy, &key.name).await;
+        return remove(&legacy, &key.name).await.map(|()| None);
     };
-    let Some(selector) = selector(&service) else { return Ok(()) };
+    let Some(selector) = selector(&service) else {
+        return Ok(None);
+    };
     if service.metadata.deletion_timestamp.is_some() {
-        return Ok(());
+        return Ok(None);
     }
-    let pairs: Vec<_> = selector.iter().map(|(label, value)| format!("{label}={value}")).collect();
+    let pairs: Vec<_> = selector
+        .iter()
+        .map(|(label, value)| format!("{label}={value}"))
+        .collect();
     let pods: Api<Pod> = Api::namespaced(client.clone(), &key.namespace);
-    let pods = pods.list(&ListParams::default().labels(&pairs.join(","))).await?.items;
+    let pods = pods
+        .list(&ListParams::default().labels(&pairs.join(",")))
+        .await?
+        .items;
     let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &key.namespace);
     let named = ListParams::default().labels(&format!("{SERVICE_NAME}={}", key.name));
     let current = slices.list(&named).await?.items;
@@ -81,7 +112,9 @@ async fn reconcile(context: &Context, key: &Key) -> Result<(), kube::Error> {
         match action {
             Action::Create(slice) => drop(slices.create(&PostParams::default(), &slice).await?),
             Action::Update(slice) => {
-                slices.replace(&slice.name_any(), &PostParams::default(), &slice).await?;
+                slices
+                    .replace(&slice.name_any(), &PostParams::default(), &slice)
+                    .await?;
             }
             Action::Delete(slice) => {
                 slices.delete(&slice.name_any(), &exactly(slice.uid())).await?;
@@ -97,7 +130,7 @@ async fn reconcile(context: &Context, key: &Key) -> Result<(), kube::Error> {
         }
         None => {}
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Slices go with their owner, the Service; Endpoints have none and go by name, as upstream.

@@ -8,7 +8,9 @@ pub mod endpoints;
 pub mod endpointslice;
 pub mod quantity;
 pub mod runtime;
+pub mod scheduler;
 pub mod selector;
+pub mod serviceaccount;
 pub mod volume;
 
 use events::Clock;
@@ -85,6 +87,8 @@ type Controller = (&'static str, BoxFuture<'static, ()>);
 fn controllers(context: &Context) -> Vec<Controller> {
     vec![
         ("endpointslice", endpointslice::run(context.clone()).boxed()),
+        ("scheduler", scheduler::run(context.clone()).boxed()),
+        ("serviceaccount", serviceaccount::run(context.clone()).boxed()),
         ("volume", volume::run(context.clone()).boxed()),
     ]
 }

@@ -53,15 +53,9 @@ enum Error {
     #[error(transparent)]
     Api(#[from] kube::Error),
     #[error("cannot make the directory {path}: {source}")]
-    Make {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Make { path: PathBuf, source: std::io::Error },
     #[error("cannot remove the directory {path}: {source}")]
-    Remove {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Remove { path: PathBuf, source: std::io::Error },
 }
 
 /// The controller and what its watches have seen.
@@ -96,10 +90,14 @@ pub async fn run(context: Context) {
     let classes = Cache::default();
     let all = Config::default;
     tokio::join!(
-        watch(Api::all(client.clone()), all(), &this.claims, |moved| this.claim_moved(&moved)),
-        watch(Api::all(client.clone()), all(), &this.volumes, |moved| this.volume_moved(&moved)),
-        watch(Api::all(client.clone()), all(), &this.pods, |moved| this.pod_moved(&moved)),
-        watch(Api::all(client.clone()), all(), &classes, |moved| this.class_moved(&moved)),
+        watch(Api::all(client.clone()), all(), &this.claims, |moved| this
+            .claim_moved(&moved)),
+        watch(Api::all(client.clone()), all(), &this.volumes, |moved| this
+            .volume_moved(&moved)),
+        watch(Api::all(client.clone()), all(), &this.pods, |moved| this
+            .pod_moved(&moved)),
+        watch(Api::all(client.clone()), all(), &classes, |moved| this
+            .class_moved(&moved)),
         work(&this.queue, concurrent, |concern| this.sync(concern)),
         tell(telling, recorder),
     );
@@ -111,7 +109,9 @@ impl Volumes {
         self.queue.add(Concern::Claim(moved.key()));
         if let (Some(claim), None) = (&moved.before, &moved.after) {
             let named = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone());
-            self.queue.add(Concern::Volume(named.unwrap_or_else(|| provision::volume_name(claim))));
+            self.queue.add(Concern::Volume(
+                named.unwrap_or_else(|| provision::volume_name(claim)),
+            ));
         }
     }
 
@@ -208,7 +208,9 @@ impl Volumes {
             volumes: &volumes,
             class: class.as_ref(),
             default_class: default_class.as_deref(),
-            consumed: pods.iter().any(|pod| protection::claims(pod).any(|name| name == key.name)),
+            consumed: pods
+                .iter()
+                .any(|pod| protection::claims(pod).any(|name| name == key.name)),
             volumes_dir: &self.context.options.volumes_dir,
         };
         for action in claim::plan(&observed) {
@@ -228,7 +230,8 @@ impl Volumes {
         }
         // Made by an earlier try that did not get to the end.
         let own = self.volume_api().get_opt(&provision::volume_name(claim)).await?;
-        volumes.retain(|volume| volume.metadata.name != own.as_ref().and_then(|own| own.metadata.name.clone()));
+        volumes
+            .retain(|volume| volume.metadata.name != own.as_ref().and_then(|own| own.metadata.name.clone()));
         volumes.extend(own.map(Arc::new));
         Ok(volumes)
     }
@@ -242,15 +245,21 @@ impl Volumes {
             Some((namespace, name)) => self.claim_api(namespace).get_opt(name).await?,
             None => None,
         };
+        let mut written = false;
         for action in reclaim::plan(&volume, claim.as_ref(), &self.context.options.volumes_dir) {
+            written |= matches!(
+                action,
+                Action::PatchVolume { .. } | Action::PatchVolumeStatus { .. }
+            );
             self.act(&volume, action).await?;
         }
-        // Only now: the volume must not go while its directory is still to be removed.
-        if let Some(patch) = protection::protect_volume(&volume) {
+        // Only after the plan: the volume must not go while its directory is still to be removed. And
+        // what was just written brings the volume here again.
+        if let Some(patch) = protection::protect_volume(&volume)
+            && !written
+        {
             let name = volume.name_any();
-            // What was just written has another version; the finalizers are ours to change all the same.
-            let action = Action::PatchVolume { name, patch };
-            self.act(&volume, action).await?;
+            self.act(&volume, Action::PatchVolume { name, patch }).await?;
         }
         Ok(())
     }
@@ -277,17 +286,25 @@ impl Volumes {
         match action {
             Action::PatchClaim(patch) => {
                 let claims = self.claim_api(&namespace);
-                claims.patch(&object.name_any(), &patched, &Patch::Merge(patch)).await?;
+                claims
+                    .patch(&object.name_any(), &patched, &Patch::Merge(patch))
+                    .await?;
             }
             Action::PatchClaimStatus(patch) => {
                 let claims = self.claim_api(&namespace);
-                claims.patch_status(&object.name_any(), &patched, &Patch::Merge(patch)).await?;
+                claims
+                    .patch_status(&object.name_any(), &patched, &Patch::Merge(patch))
+                    .await?;
             }
             Action::PatchVolume { name, patch } => {
-                self.volume_api().patch(&name, &patched, &Patch::Merge(patch)).await?;
+                self.volume_api()
+                    .patch(&name, &patched, &Patch::Merge(patch))
+                    .await?;
             }
             Action::PatchVolumeStatus { name, patch } => {
-                self.volume_api().patch_status(&name, &patched, &Patch::Merge(patch)).await?;
+                self.volume_api()
+                    .patch_status(&name, &patched, &Patch::Merge(patch))
+                    .await?;
             }
             Action::Provision(volume) => self.provision(object, &volume).await?,
             Action::Reclaim { directory } => self.reclaim(object, directory).await?,
@@ -308,14 +325,15 @@ impl Volumes {
         claim: &K,
         volume: &PersistentVolume,
     ) -> Result<(), Error> {
-        if let Some(path) = provision::directory(volume, &self.context.options.volumes_dir) {
-            if let Err(source) = on_disk(path.clone(), directory::make).await {
-                let error = Error::Make { path, source };
-                let text = format!("failed to provision volume: {error}");
-                let event_type = events::EventType::Warning;
-                self.teller.tell(&reference(claim), event_type, "ProvisioningFailed", text);
-                return Err(error);
-            }
+        if let Some(path) = provision::directory(volume, &self.context.options.volumes_dir)
+            && let Err(source) = on_disk(path.clone(), directory::make).await
+        {
+            let error = Error::Make { path, source };
+            let text = format!("failed to provision volume: {error}");
+            let event_type = events::EventType::Warning;
+            self.teller
+                .tell(&reference(claim), event_type, "ProvisioningFailed", text);
+            return Err(error);
         }
         self.volume_api().create(&PostParams::default(), volume).await?;
         Ok(())

@@ -73,9 +73,13 @@ pub fn address(pod: &Pod, family: Family) -> Option<&str> {
 /// May the pod be an endpoint at all? One that has finished or has no address yet is none.
 pub fn is_endpoint(pod: &Pod) -> bool {
     let status = pod.status.as_ref();
-    let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or_default();
+    let phase = status
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or_default();
     !matches!(phase, "Succeeded" | "Failed")
-        && [Family::IPv4, Family::IPv6].iter().any(|family| address(pod, *family).is_some())
+        && [Family::IPv4, Family::IPv6]
+            .iter()
+            .any(|family| address(pod, *family).is_some())
 }
 
 /// Is the pod's condition Ready true?
@@ -86,7 +90,10 @@ pub fn is_ready(pod: &Pod) -> bool {
 
 /// Does the Service hand out the names of pods that are not ready?
 pub fn publishes_not_ready(service: &Service) -> bool {
-    let publish = service.spec.as_ref().and_then(|spec| spec.publish_not_ready_addresses);
+    let publish = service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.publish_not_ready_addresses);
     publish == Some(true)
 }
 
@@ -169,16 +176,22 @@ fn target_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
 fn container_ports(pod: &Pod) -> impl Iterator<Item = &ContainerPort> {
     let spec = pod.spec.as_ref();
     let containers = spec.into_iter().flat_map(|spec| &spec.containers);
-    let init = spec.into_iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    let init = spec
+        .into_iter()
+        .flat_map(|spec| spec.init_containers.iter().flatten());
     let sidecars = init.filter(|container| container.restart_policy.as_deref() == Some("Always"));
-    containers.chain(sidecars).flat_map(|container| container.ports.iter().flatten())
+    containers
+        .chain(sidecars)
+        .flat_map(|container| container.ports.iter().flatten())
 }
 
 /// The labels of the pods that are the Service's endpoints; `None` if its endpoints are not ours to find.
 pub fn selector(service: &Service) -> Option<&crate::selector::Labels> {
     let spec = service.spec.as_ref()?;
     let external = spec.type_.as_deref() == Some("ExternalName");
-    spec.selector.as_ref().filter(|selector| !external && !selector.is_empty())
+    spec.selector
+        .as_ref()
+        .filter(|selector| !external && !selector.is_empty())
 }
 
 /// Does the Service select a pod with these labels?

@@ -75,12 +75,19 @@ pub fn plan<P: Borrow<Pod>>(
                 actions.push(Action::Update(Box::new(update)));
             }
         }
-        creates.extend(filled.new.into_iter().map(|endpoints| new(service, &group, endpoints, now)));
+        creates.extend(
+            filled
+                .new
+                .into_iter()
+                .map(|endpoints| new(service, &group, endpoints, now)),
+        );
     }
     for slice in creates {
         // Writing into one that would be deleted is one write instead of two, and nobody who reads sees
         // a moment with neither.
-        let reused = leftover.iter().position(|old| old.address_type == slice.address_type);
+        let reused = leftover
+            .iter()
+            .position(|old| old.address_type == slice.address_type);
         actions.push(match reused.map(|index| leftover.remove(index)) {
             Some(old) => Action::Update(Box::new(EndpointSlice {
                 metadata: ObjectMeta {
@@ -93,7 +100,11 @@ pub fn plan<P: Borrow<Pod>>(
             None => Action::Create(Box::new(slice)),
         });
     }
-    actions.extend(leftover.into_iter().map(|slice| Action::Delete(Box::new(slice.clone()))));
+    actions.extend(
+        leftover
+            .into_iter()
+            .map(|slice| Action::Delete(Box::new(slice.clone()))),
+    );
     actions
 }
 
@@ -103,7 +114,10 @@ fn wanted<P: Borrow<Pod>>(service: &Service, pods: &[P]) -> BTreeMap<Group, Vec<
     let mut pods: Vec<&Pod> = pods.iter().map(Borrow::borrow).collect();
     pods.sort_by_key(|pod| pod.name_any());
     for family in families(service) {
-        for pod in pods.iter().filter(|pod| is_endpoint(pod) && selects(service, pod)) {
+        for pod in pods
+            .iter()
+            .filter(|pod| is_endpoint(pod) && selects(service, pod))
+        {
             if let Some(endpoint) = endpoint(pod, service, family) {
                 let ports = ports(pod, service).into_iter().map(port_key).collect();
                 groups.entry((family, ports)).or_default().push(endpoint);
@@ -151,7 +165,10 @@ fn fill(endpoints: Vec<Endpoint>, slices: &[&EndpointSlice]) -> Filled {
         }
         kept.push(keep);
     }
-    let mut new: Vec<Endpoint> = order.iter().filter_map(|identity| wanted.remove(identity)).collect();
+    let mut new: Vec<Endpoint> = order
+        .iter()
+        .filter_map(|identity| wanted.remove(identity))
+        .collect();
     for index in &written {
         let room = MAX_ENDPOINTS - kept[*index].len();
         kept[*index].extend(new.drain(..room.min(new.len())));

@@ -97,7 +97,10 @@ fn plan_provisioning(observed: &Observed, class: &StorageClass) -> Vec<Action> {
     }
     match provision::volume(claim, class, observed.volumes_dir) {
         Err(reason) => {
-            let text = format!("failed to provision volume with StorageClass \"{}\": {reason}", class.name_any());
+            let text = format!(
+                "failed to provision volume with StorageClass \"{}\": {reason}",
+                class.name_any()
+            );
             let mut actions = vec![Action::warning("ProvisioningFailed", text)];
             actions.extend(set_pending(claim));
             actions
@@ -226,7 +229,10 @@ fn name_volume(
             annotations.insert(key.into(), value.into());
         }
     };
-    for (key, provisioner) in STORAGE_PROVISIONER.into_iter().zip(provisioner.into_iter().cycle()) {
+    for (key, provisioner) in STORAGE_PROVISIONER
+        .into_iter()
+        .zip(provisioner.into_iter().cycle())
+    {
         annotate(key, provisioner);
     }
     annotate(BIND_COMPLETED, "yes");
@@ -301,5 +307,7 @@ fn volume_name(claim: &PersistentVolumeClaim) -> &str {
 /// The claim's phase, `""` before its first.
 pub fn claim_phase(claim: &PersistentVolumeClaim) -> &str {
     let status = claim.status.as_ref();
-    status.and_then(|status| status.phase.as_deref()).unwrap_or_default()
+    status
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or_default()
 }

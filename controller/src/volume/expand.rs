@@ -20,7 +20,10 @@ pub fn plan(
 ) -> Vec<Action> {
     let has = claim.status.as_ref().and_then(|status| status.capacity.as_ref());
     let has = has.and_then(|capacity| nanos(capacity.get("storage")?));
-    let requests = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
+    let requests = claim
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
     let Some((wanted, has)) = requests.and_then(|r| r.get("storage")).zip(has) else {
         return Vec::new();
     };

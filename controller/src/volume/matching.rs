@@ -88,7 +88,9 @@ pub fn find<'a, V: Borrow<PersistentVolume>>(
         .filter(|volume| volume_mode(volume) == claim_mode(claim) && capacity(volume) >= requested(claim))
         .filter(|volume| reservation(volume, claim) != Reservation::Other)
         .partition(|volume| reservation(volume, claim) == Reservation::Ours);
-    let reserved = reserved.into_iter().filter(|v| v.metadata.deletion_timestamp.is_none());
+    let reserved = reserved
+        .into_iter()
+        .filter(|v| v.metadata.deletion_timestamp.is_none());
     if let Some(volume) = reserved.min_by_key(|volume| (capacity(volume), volume.name_any())) {
         return Some(volume);
     }
@@ -109,7 +111,9 @@ pub fn find<'a, V: Borrow<PersistentVolume>>(
 /// The volume's phase, `""` before its first.
 pub fn phase(volume: &PersistentVolume) -> &str {
     let status = volume.status.as_ref();
-    status.and_then(|status| status.phase.as_deref()).unwrap_or_default()
+    status
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or_default()
 }
 
 fn volume_mode(volume: &PersistentVolume) -> &str {
@@ -155,7 +159,9 @@ mod tests {
         let claim = claim("c", asked);
         let fitting = |change: serde_json::Value| {
             let mut spec = json!({"storageClassName": "fast"});
-            spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            spec.as_object_mut()
+                .unwrap()
+                .extend(change.as_object().unwrap().clone());
             let mut volume = volume("v", spec);
             volume.metadata.labels = Some([("disk".into(), "ssd".into())].into());
             volume

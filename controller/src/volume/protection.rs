@@ -88,7 +88,11 @@ mod tests {
             (vec![pod(Some("n"), "Succeeded")], false),
         ] {
             let expected = goes.then(|| json!(["mine"]));
-            assert_eq!(finalizers_after(protect_claim(&deleted, &pods)), expected, "{pods:?}");
+            assert_eq!(
+                finalizers_after(protect_claim(&deleted, &pods)),
+                expected,
+                "{pods:?}"
+            );
         }
         deleted.metadata.name = Some("other".into());
         assert!(protect_claim(&deleted, &[pod(Some("n"), "Running")]).is_some());
@@ -97,7 +101,10 @@ mod tests {
     #[test]
     fn a_live_object_gets_the_finalizer_once() {
         let mut live = volume("v", json!({}));
-        assert_eq!(finalizers_after(protect_volume(&live)), Some(json!([VOLUME_FINALIZER])));
+        assert_eq!(
+            finalizers_after(protect_volume(&live)),
+            Some(json!([VOLUME_FINALIZER]))
+        );
         live.metadata.finalizers = Some(vec![VOLUME_FINALIZER.into()]);
         assert_eq!(protect_volume(&live), None);
     }

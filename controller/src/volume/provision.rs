@@ -28,14 +28,22 @@ pub fn volume(
         return Err("claim Selector is not supported");
     }
     if spec.volume_mode.as_deref() == Some("Block") {
-        return Err("block volumes are not supported, only directories are provisioned: use volumeMode Filesystem");
+        return Err(
+            "block volumes are not supported, only directories are provisioned: use volumeMode Filesystem",
+        );
     }
     let directory = volumes_dir.join(directory_name(claim));
     let Some(path) = directory.to_str() else {
         return Err("the path of the volumes directory is not UTF-8: choose another data directory");
     };
-    let requests = spec.resources.and_then(|resources| resources.requests).unwrap_or_default();
-    let capacity = requests.into_iter().filter(|(resource, _)| resource == "storage").collect();
+    let requests = spec
+        .resources
+        .and_then(|resources| resources.requests)
+        .unwrap_or_default();
+    let capacity = requests
+        .into_iter()
+        .filter(|(resource, _)| resource == "storage")
+        .collect();
     Ok(PersistentVolume {
         metadata: ObjectMeta {
             name: Some(volume_name(claim)),
@@ -143,7 +151,10 @@ mod tests {
 
     #[test]
     fn selectors_and_block_volumes_cannot_be_provisioned() {
-        for spec in [json!({"selector": {"matchLabels": {"a": "b"}}}), json!({"volumeMode": "Block"})] {
+        for spec in [
+            json!({"selector": {"matchLabels": {"a": "b"}}}),
+            json!({"volumeMode": "Block"}),
+        ] {
             assert!(volume(&claim("c", spec), &class("fast", json!({})), Path::new("/v")).is_err());
         }
     }
@@ -166,9 +177,16 @@ mod tests {
         ];
         for (path, ours) in table {
             let volume = stored("v", json!({"hostPath": {"path": path}}));
-            assert_eq!(directory(&volume, Path::new("/data/volumes")).is_some(), ours, "{path}");
+            assert_eq!(
+                directory(&volume, Path::new("/data/volumes")).is_some(),
+                ours,
+                "{path}"
+            );
         }
-        let nfs = stored("v", json!({"hostPath": null, "nfs": {"path": "/data/volumes/a", "server": "s"}}));
+        let nfs = stored(
+            "v",
+            json!({"hostPath": null, "nfs": {"path": "/data/volumes/a", "server": "s"}}),
+        );
         assert_eq!(directory(&nfs, Path::new("/data/volumes")), None);
     }
 }

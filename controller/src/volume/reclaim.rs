@@ -65,7 +65,6 @@ fn release(volume: &PersistentVolume, volumes_dir: &Path) -> Vec<Action> {
         actions.extend(set_phase(volume, "Released", ""));
     }
     match policy(volume) {
-        "Delete" if volume.metadata.deletion_timestamp.is_some() => {}
         "Delete" => match directory(volume, volumes_dir) {
             Some(directory) => actions.push(Action::Reclaim { directory }),
             None => actions.extend(fail(

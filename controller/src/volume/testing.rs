@@ -54,6 +54,8 @@ pub fn class(name: &str, change: Value) -> StorageClass {
         "reclaimPolicy": "Delete",
         "volumeBindingMode": "Immediate",
     });
-    base.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+    base.as_object_mut()
+        .unwrap()
+        .extend(change.as_object().unwrap().clone());
     serde_json::from_value(base).unwrap()
 }
