@@ -1,13 +1,48 @@
 //! The list of kinds. Adding one means one file in `resources/` and one line here.
 
+mod address;
+
+mod changes;
 pub mod claim_spec;
+mod config_map;
+mod endpoint_slice;
+mod endpoints;
+mod event;
+mod lease;
+mod namespace;
+mod node;
+mod parts;
+mod persistent_volume;
+mod persistent_volume_claim;
+mod pod_template;
+mod quantities;
+mod secret;
+mod service;
+mod service_account;
+pub mod storage_class;
 
 use crate::resource::{Column, Kind};
 use serde_json::Value;
 
 /// Every kind that is served, in the order in which discovery tells them.
 pub fn all() -> Vec<&'static dyn Kind> {
-    vec![]
+    vec![
+        &config_map::ConfigMap,
+        &endpoints::Endpoints,
+        &event::CoreEvent,
+        &namespace::Namespace,
+        &node::Node,
+        &persistent_volume_claim::PersistentVolumeClaim,
+        &persistent_volume::PersistentVolume,
+        &pod_template::PodTemplate,
+        &secret::Secret,
+        &service_account::ServiceAccount,
+        &service::Service,
+        &lease::Lease,
+        &endpoint_slice::EndpointSlice,
+        &event::Event,
+        &storage_class::StorageClass,
+    ]
 }
 
 /// Name and Age: what a kind without printer columns shows.
