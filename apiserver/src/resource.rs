@@ -108,6 +108,12 @@ pub trait Kind: Send + Sync + 'static {
         false
     }
 
+    /// Whether the change from `old` to `new` raises `metadata.generation`: with most kinds any change of
+    /// the spec does.
+    fn raises_generation(&self, new: &Value, old: &Value) -> bool {
+        new["spec"] != old["spec"]
+    }
+
     /// Whether a PUT without resourceVersion is allowed (most kinds), or refused with
     /// `metadata.resourceVersion: Invalid value: "": must be specified for an update`.
     fn allows_unconditional_update(&self) -> bool {
@@ -134,6 +140,9 @@ pub trait Kind: Send + Sync + 'static {
     /// What the registry changes on an update of the main resource: by default nothing more than what
     /// the verb does itself (it restores `status` from `old` where the kind has a Status subresource).
     fn prepare_update(&self, _new: &mut Value, _old: &Value) {}
+
+    /// What the registry changes on an update of the status: nothing with most kinds.
+    fn prepare_status(&self, _new: &mut Value, _old: &Value, _now: jiff::Timestamp) {}
 
     /// Validation of a new object; metadata other than the form of the name is checked by the caller.
     fn validate_create(&self, _object: &Value) -> Vec<Invalid> {

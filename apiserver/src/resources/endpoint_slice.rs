@@ -5,7 +5,7 @@ use super::endpoints::protocol;
 use super::{address, parts};
 use crate::resource::{Column, Kind, Names};
 use crate::validation::{Invalid, names};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::net::IpAddr;
 
 const MAX_ENDPOINTS: usize = 1000;
@@ -46,6 +46,13 @@ impl Kind for EndpointSlice {
         true
     }
 
+    // There is no spec: everything counts but the metadata, and of that the labels.
+    fn raises_generation(&self, new: &Value, old: &Value) -> bool {
+        let lists = ["addressType", "endpoints", "ports"];
+        let labels = |object: &Value| object["metadata"]["labels"].clone();
+        lists.iter().any(|field| new[*field] != old[*field]) || labels(new) != labels(old)
+    }
+
     fn set_defaults(&self, object: &mut Value) {
         for port in list_mut(object, "ports") {
             if port["name"].is_null() {
@@ -53,17 +60,6 @@ impl Kind for EndpointSlice {
             }
             if port["protocol"].is_null() {
                 port["protocol"] = "TCP".into();
-            }
-        }
-        for endpoint in list_mut(object, "endpoints") {
-            if endpoint["conditions"].is_null() {
-                endpoint["conditions"] = json!({});
-            }
-        }
-        // Neither list is ever left out of an answer.
-        for list in ["endpoints", "ports"] {
-            if object.get(list).is_none() {
-                object[list] = Value::Null;
             }
         }
     }
@@ -277,6 +273,7 @@ fn check_ports(ports: &[&Value]) -> Vec<Invalid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn fields(object: &Value) -> Vec<String> {
         EndpointSlice
@@ -287,14 +284,13 @@ mod tests {
     }
 
     #[test]
-    fn ports_get_a_name_and_a_protocol_and_endpoints_conditions() {
+    fn ports_get_a_name_and_a_protocol() {
         let mut object = json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"port": 1}]});
         EndpointSlice.set_defaults(&mut object);
         assert_eq!(
             object["ports"],
             json!([{"name": "", "port": 1, "protocol": "TCP"}])
         );
-        assert_eq!(object["endpoints"][0]["conditions"], json!({}));
         assert_eq!(fields(&object), [""; 0]);
     }
 

@@ -2,7 +2,7 @@
 
 use super::{address, parts};
 use crate::resource::{Column, Kind, Names};
-use crate::validation::{Invalid, names};
+use crate::validation::{Invalid, names, numbers};
 use serde_json::Value;
 
 static NAMES: Names = Names {
@@ -168,8 +168,8 @@ fn check_port(field: &str, port: &Value, require_name: bool) -> Vec<Invalid> {
 /// A port must lie in 1 to 65535.
 pub fn port_number(field: &str, port: &Value) -> Option<Invalid> {
     let number = port.as_i64().unwrap_or_default();
-    let detail = "must be between 1 and 65535, inclusive";
-    (!(1..=65535).contains(&number)).then(|| Invalid::malformed(field, number, detail))
+    let message = numbers::port(number).pop()?;
+    Some(Invalid::malformed(field, number, message))
 }
 
 /// A protocol must be one of the three that Kubernetes knows.

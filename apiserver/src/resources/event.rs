@@ -6,7 +6,7 @@ use super::parts;
 use crate::resource::{Column, Kind, Names};
 use crate::table;
 use crate::validation::{Invalid, names};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// The longest texts that a new-style event may have, in bytes.
 const MAX_WORD_BYTES: usize = 128;
@@ -82,10 +82,6 @@ impl Kind for CoreEvent {
         true
     }
 
-    fn set_defaults(&self, object: &mut Value) {
-        fill(object);
-    }
-
     fn validate_create(&self, object: &Value) -> Vec<Invalid> {
         lenient(object)
     }
@@ -137,12 +133,6 @@ impl Kind for Event {
 
     fn allows_create_on_update(&self) -> bool {
         true
-    }
-
-    fn set_defaults(&self, object: &mut Value) {
-        self.to_storage(object);
-        fill(object);
-        self.from_storage(object);
     }
 
     fn validate_create(&self, object: &Value) -> Vec<Invalid> {
@@ -231,14 +221,11 @@ impl Kind for Event {
 
     fn from_storage(&self, object: &mut Value) {
         rename(object, RENAMED);
-        // Of the fields that are always there in the core group, these are optional here.
-        for field in ["reportingController", "reportingInstance", "note", "regarding"] {
-            let empty = match &object[field] {
-                Value::String(text) => text.is_empty(),
-                Value::Object(map) => map.is_empty() && field != "regarding",
-                _ => false,
-            };
-            if empty && let Some(object) = object.as_object_mut() {
+        // The core group shows these set or not, this one only if they are.
+        for field in ["reportingController", "reportingInstance"] {
+            if object[field] == ""
+                && let Some(object) = object.as_object_mut()
+            {
                 object.remove(field);
             }
         }
@@ -246,6 +233,12 @@ impl Kind for Event {
 
     fn to_storage(&self, object: &mut Value) {
         rename(object, RENAMED.map(|(core, new)| (new, core)));
+        // The core group shows these set or not.
+        for field in ["reportingComponent", "reportingInstance"] {
+            if object[field].is_null() {
+                object[field] = "".into();
+            }
+        }
     }
 }
 
@@ -264,22 +257,6 @@ fn rename(object: &mut Value, names: [(&str, &str); 7]) {
         if let Some(value) = object.remove(from) {
             object.insert(to.to_owned(), value);
         }
-    }
-}
-
-/// The fields that an event of the core group always shows, set or not.
-fn fill(object: &mut Value) {
-    let Some(object) = object.as_object_mut() else {
-        return;
-    };
-    for field in ["involvedObject", "source"] {
-        object.entry(field).or_insert_with(|| json!({}));
-    }
-    for field in ["eventTime", "firstTimestamp", "lastTimestamp"] {
-        object.entry(field).or_insert(Value::Null);
-    }
-    for field in ["reportingComponent", "reportingInstance"] {
-        object.entry(field).or_insert_with(|| "".into());
     }
 }
 
@@ -397,6 +374,7 @@ fn source(event: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn event() -> Value {
         json!({
@@ -415,17 +393,22 @@ mod tests {
     #[test]
     fn both_groups_show_the_same_event() {
         let mut object = event();
-        Event.set_defaults(&mut object);
-        let shown = object.clone();
-        assert_eq!(shown["deprecatedSource"], json!({}));
-        assert_eq!(shown["deprecatedFirstTimestamp"], Value::Null);
-        assert_eq!(shown.get("deprecatedCount"), None);
         Event.to_storage(&mut object);
         assert_eq!(object["involvedObject"]["name"], "p");
         assert_eq!(object["message"], "m");
         assert_eq!(object["reportingComponent"], "example.com/c");
         Event.from_storage(&mut object);
-        assert_eq!(object, shown);
+        assert_eq!(object, event());
+    }
+
+    #[test]
+    fn who_reports_is_always_told_by_the_core_group_only() {
+        let mut object = json!({"metadata": {"name": "e"}});
+        Event.to_storage(&mut object);
+        assert_eq!(object["reportingComponent"], "");
+        assert_eq!(object["reportingInstance"], "");
+        Event.from_storage(&mut object);
+        assert_eq!(object, json!({"metadata": {"name": "e"}}));
     }
 
     #[test]

@@ -41,12 +41,6 @@ impl Kind for Lease {
         true
     }
 
-    fn set_defaults(&self, object: &mut Value) {
-        if object["spec"].is_null() {
-            object["spec"] = Value::Object(serde_json::Map::new());
-        }
-    }
-
     fn validate_create(&self, object: &Value) -> Vec<Invalid> {
         let spec = &object["spec"];
         let mut invalid = Vec::new();

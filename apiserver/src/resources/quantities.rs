@@ -5,17 +5,6 @@ use crate::validation::Invalid;
 use crate::validation::quantity::Quantity;
 use serde_json::Value;
 
-/// Write every quantity of a map in its canonical form, as it is stored and answered. What is no quantity
-/// stays: decoding refuses it.
-pub fn canonicalise(object: &mut Value, pointer: &str) {
-    let map = object.pointer_mut(pointer).and_then(Value::as_object_mut);
-    for (_, value) in map.into_iter().flatten() {
-        if let Ok(quantity) = Quantity::from_json(value) {
-            *value = quantity.to_string().into();
-        }
-    }
-}
-
 /// The entries of a map with their quantities, sorted by name.
 pub fn entries(map: &Value) -> impl Iterator<Item = (&str, Quantity)> {
     let mut entries: Vec<(&str, Quantity)> = map
@@ -57,13 +46,16 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn quantities_are_written_in_one_way() {
-        let mut object = json!({"spec": {"capacity": {"storage": "1024Mi", "cpu": 1.5}}});
-        canonicalise(&mut object, "/spec/capacity");
-        canonicalise(&mut object, "/spec/nothing");
-        assert_eq!(
-            object,
-            json!({"spec": {"capacity": {"storage": "1Gi", "cpu": "1500m"}}})
-        );
+    fn quantities_are_refused_by_their_sign() {
+        let map = json!({"c": "1m", "b": "0", "a": "-1"});
+        let refused = |rule: fn(&str, &Quantity) -> Option<Invalid>| -> Vec<String> {
+            entries(&map)
+                .filter_map(|(name, quantity)| rule(name, &quantity))
+                .map(|i| i.field)
+                .collect()
+        };
+        assert_eq!(refused(not_negative), ["a"]);
+        assert_eq!(refused(positive), ["a", "b"]);
+        assert_eq!(refused(basic), ["a"]);
     }
 }

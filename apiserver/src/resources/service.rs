@@ -49,8 +49,11 @@ impl Kind for Service {
 
     fn set_defaults(&self, object: &mut Value) {
         prepare::set_defaults(&mut object["spec"]);
-        if object["status"]["loadBalancer"].is_null() {
-            object["status"]["loadBalancer"] = json!({});
+        let ingress = object.pointer_mut("/status/loadBalancer/ingress");
+        for point in ingress.and_then(Value::as_array_mut).into_iter().flatten() {
+            if point["ipMode"].is_null() && point["ip"].is_string() {
+                point["ipMode"] = "VIP".into();
+            }
         }
     }
 
