@@ -275,7 +275,8 @@ impl Document {
     }
 }
 
-fn refuse(message: &str) -> Response {
+/// 406 with this message.
+pub(crate) fn refuse(message: &str) -> Response {
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": message, "reason": "NotAcceptable", "code": 406,

@@ -8,6 +8,7 @@ pub mod health;
 pub mod managed_fields;
 pub mod metrics;
 pub mod negotiation;
+pub mod openapi;
 pub mod patch;
 pub mod resource;
 pub mod resources;

@@ -7,11 +7,11 @@
 mod base64;
 mod decode;
 mod document;
-mod facts;
+pub(crate) mod facts;
 mod quantity;
-mod roots;
+pub(crate) mod roots;
 mod time;
-mod types;
+pub(crate) mod types;
 
 use serde_json::Value;
 

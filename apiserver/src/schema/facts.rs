@@ -37,7 +37,7 @@ pub(crate) struct Facts {
 
 /// The facts of one type.
 #[derive(Debug, Default)]
-pub(super) struct TypeFacts {
+pub(crate) struct TypeFacts {
     /// Whether managedFields see the struct as one value.
     pub atomic: bool,
     fields: Vec<(&'static str, Facts)>,
@@ -45,7 +45,7 @@ pub(super) struct TypeFacts {
 
 impl TypeFacts {
     /// Those of the type `name`, for example `core.v1.PodSpec`; the usual ones if the table has none.
-    pub(super) fn of(name: &str) -> Self {
+    pub(crate) fn of(name: &str) -> Self {
         static LINES: OnceLock<HashMap<&str, &str>> = OnceLock::new();
         let lines = LINES.get_or_init(|| TABLE.lines().filter_map(|line| line.split_once(' ')).collect());
         let words = lines.get(name).copied().unwrap_or_default().split(' ');
@@ -60,7 +60,7 @@ impl TypeFacts {
     }
 
     /// Those of the field `name`.
-    pub(super) fn field(&self, name: &str) -> Facts {
+    pub(crate) fn field(&self, name: &str) -> Facts {
         let found = self.fields.iter().find(|(field, _)| *field == name);
         found.map(|(_, facts)| facts.clone()).unwrap_or_default()
     }

@@ -7,10 +7,10 @@ use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as registration
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 /// Generates a type's schema, and those of the types it refers to into the generator's definitions.
-pub(super) type Generate = fn(&mut SchemaGenerator) -> Schema;
+pub(crate) type Generate = fn(&mut SchemaGenerator) -> Schema;
 
 /// The generator of the type called `name`, for example `io.k8s.api.core.v1.Pod`.
-pub(super) fn find(name: &str) -> Option<Generate> {
+pub(crate) fn find(name: &str) -> Option<Generate> {
     ROOTS
         .iter()
         .find(|(root, _)| *root == name)

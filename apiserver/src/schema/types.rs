@@ -182,7 +182,7 @@ impl Builder<'_> {
 }
 
 /// The last three parts of a definition's name, as `go.txt` has them.
-fn table_name(name: &str) -> &str {
+pub(crate) fn table_name(name: &str) -> &str {
     let start = name.rmatch_indices('.').nth(2).map_or(0, |(dot, _)| dot + 1);
     &name[start..]
 }
