@@ -1,4 +1,10 @@
 //! The kubelet: runs pods as local processes.
 
+pub mod address;
+pub mod environment;
+pub mod image;
+pub mod plan;
 pub mod process;
+pub mod record;
 pub mod shim;
+pub mod status;

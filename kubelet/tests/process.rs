@@ -43,10 +43,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-fn trial<F: Future<Output = ()>>(name: &str, test: fn() -> F) -> Trial
-where
-    F: 'static,
-{
+fn trial<F: Future<Output = ()> + 'static>(name: &str, test: fn() -> F) -> Trial {
     Trial::test(name, move || {
         let runtime = tokio::runtime::Runtime::new().map_err(Failed::from)?;
         runtime.block_on(async {
@@ -305,7 +302,8 @@ fn hold() -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
     runtime.block_on(async {
         let mut started = start(&shell("sleep 1000 & echo $! $$; wait")).await;
-        println!("{}", line(&mut started).await);
+        let said = line(&mut started).await + "\n";
+        std::io::Write::write_all(&mut std::io::stdout(), said.as_bytes()).expect("the test listens");
         std::future::pending::<()>().await;
     });
     ExitCode::SUCCESS
