@@ -133,7 +133,7 @@ impl Addresses {
                 .find(|offset| {
                     this.range
                         .at(*offset)
-                        .is_some_and(|a| !this.used.contains(&a) && !(spare_kept && kept.contains(&a)))
+                        .is_some_and(|a| !(this.used.contains(&a) || spare_kept && kept.contains(&a)))
                 })
         };
         let offset = pick(self, true).or_else(|| pick(self, false))?;

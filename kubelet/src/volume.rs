@@ -1,0 +1,381 @@
+//! A pod's volumes as directories of this machine, and where they appear in its containers (reference, 3.10).
+
+pub mod payload;
+mod write;
+
+use crate::environment::{Environment, Sources};
+use crate::shim::protocol::Mount;
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, HostPathVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod,
+    ProjectedVolumeSource, Secret, ServiceAccount, Volume,
+};
+use kube::api::{Api, PostParams};
+use payload::{File, Payload};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Component, Path, PathBuf};
+
+/// A volume that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// Where, on the host.
+    pub path: PathBuf,
+    /// Whether the source itself forbids writing.
+    pub read_only: bool,
+}
+
+/// Why a volume is not there (yet): the text of the `FailedMount` event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotReady {
+    /// The volume's name.
+    pub volume: String,
+    /// Why.
+    pub message: String,
+    /// Whether that is a normal wait, not worth an event.
+    pub waiting: bool,
+}
+
+impl NotReady {
+    /// The event's message, as upstream words it.
+    pub fn event_message(&self) -> String {
+        format!(
+            "MountVolume.SetUp failed for volume {:?} : {}",
+            self.volume, self.message
+        )
+    }
+}
+
+/// Makes the volumes of one pod below `directory`, its own.
+pub struct Volumes<'a> {
+    /// For what the volumes refer to.
+    pub client: &'a kube::Client,
+    /// Whose volumes.
+    pub pod: &'a Pod,
+    /// The pod's directory.
+    pub directory: &'a Path,
+    /// For downward API files.
+    pub sources: &'a Sources,
+}
+
+impl Volumes<'_> {
+    /// Make them all, or bring their files up to date; by volume name.
+    pub async fn make(&self) -> Result<BTreeMap<String, Ready>, NotReady> {
+        let mut ready = BTreeMap::new();
+        for volume in self.pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
+            let made = self.make_one(volume).await;
+            ready.insert(volume.name.clone(), made.map_err(|e| e.of(&volume.name))?);
+        }
+        Ok(ready)
+    }
+
+    /// Whether any of them has files that follow other objects.
+    pub fn follow_objects(pod: &Pod) -> bool {
+        pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).any(|v| {
+            v.config_map.is_some() || v.secret.is_some() || v.projected.is_some() || v.downward_api.is_some()
+        })
+    }
+
+    async fn make_one(&self, volume: &Volume) -> Result<Ready, Failure> {
+        let own = self.directory.join("volumes").join(&volume.name);
+        let writable = |path: PathBuf| Ready {
+            path,
+            read_only: false,
+        };
+        if volume.empty_dir.is_some() {
+            make_directory(&own)?;
+            return Ok(writable(own));
+        }
+        if let Some(host_path) = &volume.host_path {
+            check_host_path(host_path)?;
+            return Ok(writable(host_path.path.clone().into()));
+        }
+        if let Some(claim) = &volume.persistent_volume_claim {
+            let path = self.claim_path(&claim.claim_name).await?;
+            return Ok(Ready {
+                path,
+                read_only: claim.read_only == Some(true),
+            });
+        }
+        let payload = match self.payload(volume).await? {
+            Some(payload) => payload,
+            None => {
+                return Err(Failure::new(
+                    "this kind of volume is not supported; petset has emptyDir, hostPath, configMap, secret, \
+                     downwardAPI, projected and persistentVolumeClaim",
+                ));
+            }
+        };
+        write::write(&own, &payload)
+            .map_err(|e| Failure::new(format!("cannot write {}: {e}", own.display())))?;
+        Ok(writable(own))
+    }
+
+    /// The files of a volume that is made of other objects.
+    async fn payload(&self, volume: &Volume) -> Result<Option<Payload>, Failure> {
+        if let Some(source) = &volume.config_map {
+            let map = self.config_map(&source.name, source.optional).await?;
+            let items = source.items.as_deref();
+            return Ok(Some(payload::config_map(
+                map.as_ref(),
+                items,
+                source.default_mode,
+                source.optional,
+            )?));
+        }
+        if let Some(source) = &volume.secret {
+            let name = source.secret_name.as_deref().unwrap_or_default();
+            let secret = self.secret(name, source.optional).await?;
+            let items = source.items.as_deref();
+            return Ok(Some(payload::secret(
+                secret.as_ref(),
+                items,
+                source.default_mode,
+                source.optional,
+            )?));
+        }
+        if let Some(source) = &volume.downward_api {
+            let items = source.items.as_deref().unwrap_or_default();
+            return Ok(Some(payload::downward_api(
+                self.pod,
+                items,
+                source.default_mode,
+                self.sources,
+            )?));
+        }
+        match &volume.projected {
+            Some(source) => self.projected(source).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn projected(&self, source: &ProjectedVolumeSource) -> Result<Payload, Failure> {
+        let mode = source.default_mode;
+        let mut files = Payload::new();
+        for each in source.sources.iter().flatten() {
+            if let Some(map) = &each.config_map {
+                let found = self.config_map(&map.name, map.optional).await?;
+                files.extend(payload::config_map(
+                    found.as_ref(),
+                    map.items.as_deref(),
+                    mode,
+                    map.optional,
+                )?);
+            }
+            if let Some(secret) = &each.secret {
+                let found = self.secret(&secret.name, secret.optional).await?;
+                files.extend(payload::secret(
+                    found.as_ref(),
+                    secret.items.as_deref(),
+                    mode,
+                    secret.optional,
+                )?);
+            }
+            if let Some(downward) = &each.downward_api {
+                let items = downward.items.as_deref().unwrap_or_default();
+                files.extend(payload::downward_api(self.pod, items, mode, self.sources)?);
+            }
+            if let Some(token) = &each.service_account_token {
+                let text = self
+                    .token(token.audience.clone(), token.expiration_seconds)
+                    .await?;
+                files.insert(token.path.clone(), File::new(text, mode));
+            }
+        }
+        Ok(files)
+    }
+
+    fn namespace(&self) -> &str {
+        self.pod.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    async fn config_map(&self, name: &str, optional: Option<bool>) -> Result<Option<ConfigMap>, Failure> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), self.namespace());
+        match api.get_opt(name).await? {
+            None if optional != Some(true) => Err(Failure::new(format!("configmap {name:?} not found"))),
+            found => Ok(found),
+        }
+    }
+
+    async fn secret(&self, name: &str, optional: Option<bool>) -> Result<Option<Secret>, Failure> {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), self.namespace());
+        match api.get_opt(name).await? {
+            None if optional != Some(true) => Err(Failure::new(format!("secret {name:?} not found"))),
+            found => Ok(found),
+        }
+    }
+
+    async fn token(&self, audience: Option<String>, expiration: Option<i64>) -> Result<String, Failure> {
+        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), self.namespace());
+        let account = self
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|s| s.service_account_name.clone());
+        let account = account
+            .filter(|a| !a.is_empty())
+            .unwrap_or_else(|| "default".into());
+        let request = TokenRequest {
+            spec: Some(TokenRequestSpec {
+                audiences: audience.filter(|a| !a.is_empty()).map(|a| vec![a]),
+                expiration_seconds: expiration,
+                bound_object_ref: Some(BoundObjectReference {
+                    api_version: Some("v1".into()),
+                    kind: Some("Pod".into()),
+                    name: self.pod.metadata.name.clone(),
+                    uid: self.pod.metadata.uid.clone(),
+                }),
+            }),
+            ..TokenRequest::default()
+        };
+        let answer = api
+            .create_token_request(&account, &PostParams::default(), &request)
+            .await?;
+        answer
+            .status
+            .and_then(|s| s.token)
+            .ok_or_else(|| Failure::new("the API server gave no token"))
+    }
+
+    /// The directory behind a claim, once the claim is bound.
+    async fn claim_path(&self, name: &str) -> Result<PathBuf, Failure> {
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), self.namespace());
+        let claim = claims.get_opt(name).await?;
+        let claim = claim.ok_or_else(|| Failure::new(format!("persistentvolumeclaim {name:?} not found")))?;
+        let bound = claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound");
+        let Some(volume) = claim.spec.and_then(|s| s.volume_name).filter(|_| bound) else {
+            let message = format!("persistentvolumeclaim {name:?} is not bound yet");
+            return Err(Failure {
+                message,
+                waiting: true,
+            });
+        };
+        let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
+        let found = volumes.get_opt(&volume).await?;
+        let spec = found.and_then(|v| v.spec).ok_or_else(|| {
+            Failure::new(format!("persistentvolume {volume:?} of claim {name:?} not found"))
+        })?;
+        if let Some(host_path) = &spec.host_path {
+            check_host_path(host_path)?;
+            Ok(host_path.path.clone().into())
+        } else if let Some(local) = &spec.local {
+            let path = PathBuf::from(&local.path);
+            if path.is_dir() {
+                Ok(path)
+            } else {
+                Err(Failure::new(format!("path {:?} does not exist", local.path)))
+            }
+        } else {
+            Err(Failure::new(format!(
+                "persistentvolume {volume:?} is neither hostPath nor local"
+            )))
+        }
+    }
+}
+
+/// What a step towards a volume failed with.
+struct Failure {
+    message: String,
+    waiting: bool,
+}
+
+impl Failure {
+    fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            waiting: false,
+        }
+    }
+
+    fn of(self, volume: &str) -> NotReady {
+        NotReady {
+            volume: volume.into(),
+            message: self.message,
+            waiting: self.waiting,
+        }
+    }
+}
+
+impl From<kube::Error> for Failure {
+    fn from(error: kube::Error) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self::new(message)
+    }
+}
+
+fn make_directory(path: &Path) -> Result<(), Failure> {
+    fs::create_dir_all(path).map_err(|e| Failure::new(format!("cannot create {}: {e}", path.display())))
+}
+
+/// `hostPath.type`: what must be there, or is to be made.
+fn check_host_path(source: &HostPathVolumeSource) -> Result<(), Failure> {
+    let path = Path::new(&source.path);
+    let kind = source.type_.as_deref().unwrap_or_default();
+    let failed = |what: &str| {
+        Err(Failure::new(format!(
+            "hostPath type check failed: {} is not {what}",
+            source.path
+        )))
+    };
+    let file_type = || fs::metadata(path).map(|m| m.file_type());
+    match kind {
+        "" => Ok(()),
+        "DirectoryOrCreate" if !path.exists() => make_directory(path),
+        "FileOrCreate" if !path.exists() => {
+            fs::write(path, "").map_err(|e| Failure::new(format!("cannot create {}: {e}", source.path)))
+        }
+        "Directory" | "DirectoryOrCreate" if !path.is_dir() => failed("a directory"),
+        "File" | "FileOrCreate" if !path.is_file() => failed("a file"),
+        "Socket" if !file_type().is_ok_and(|t| t.is_socket()) => failed("a socket file"),
+        "CharDevice" if !file_type().is_ok_and(|t| t.is_char_device()) => failed("a character device"),
+        "BlockDevice" if !file_type().is_ok_and(|t| t.is_block_device()) => failed("a block device"),
+        _ => Ok(()),
+    }
+}
+
+/// Where the volumes appear in a container. The error is the message of `CreateContainerConfigError`.
+pub fn mounts(
+    container: &Container,
+    ready: &BTreeMap<String, Ready>,
+    environment: &Environment,
+) -> Result<Vec<Mount>, String> {
+    let mut mounts = Vec::new();
+    for each in container.volume_mounts.iter().flatten() {
+        let volume = ready
+            .get(&each.name)
+            .ok_or_else(|| format!("volume {:?} not found", each.name))?;
+        let expression = each.sub_path_expr.as_ref().map(|e| environment.expand(e));
+        let sub_path = expression
+            .or_else(|| each.sub_path.clone())
+            .filter(|p| !p.is_empty());
+        let mut source = volume.path.clone();
+        if let Some(sub_path) = sub_path {
+            let inside = Path::new(&sub_path)
+                .components()
+                .all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+            if !inside {
+                return Err(format!(
+                    "subPath {sub_path:?} of volume {:?} leads out of it",
+                    each.name
+                ));
+            }
+            source.push(&sub_path);
+            if !source.exists() {
+                fs::create_dir_all(&source)
+                    .map_err(|e| format!("failed to create subPath directory {}: {e}", source.display()))?;
+            }
+        }
+        mounts.push(Mount {
+            source,
+            target: each.mount_path.clone().into(),
+            read_only: volume.read_only || each.read_only == Some(true),
+        });
+    }
+    Ok(mounts)
+}
