@@ -13,6 +13,8 @@ mod spawn;
 mod tree;
 mod view;
 
+pub use tree::descendants;
+
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

@@ -1,0 +1,221 @@
+//! The ways in which probes and lifecycle hooks reach a container: a command in it, an HTTP request, a TCP
+//! connection, a pause.
+
+use crate::process::Container as Process;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use k8s_openapi::api::core::v1::{
+    Container, ExecAction, HTTPGetAction, LifecycleHandler, Pod, Probe, TCPSocketAction,
+};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use nix::fcntl::OFlag;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+
+/// How much of an answer is kept for messages.
+const KEPT: usize = 10 << 10;
+
+/// What to reach.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The running container.
+    pub process: Process,
+    /// Its pod's address.
+    pub address: Option<IpAddr>,
+}
+
+/// One way.
+#[derive(Clone, Debug)]
+pub enum Handler {
+    /// Success is exit code 0.
+    Exec(ExecAction),
+    /// Success is a status from 200 to 399.
+    HttpGet(HTTPGetAction),
+    /// Success is a connection.
+    TcpSocket(TCPSocketAction),
+    /// Success is the passing of time.
+    Sleep(Duration),
+    /// gRPC health checking is not there.
+    Grpc,
+}
+
+impl Handler {
+    /// A probe's handler.
+    pub fn of_probe(probe: &Probe) -> Option<Self> {
+        let exec = probe.exec.clone().map(Handler::Exec);
+        let http = || probe.http_get.clone().map(Handler::HttpGet);
+        let tcp = || probe.tcp_socket.clone().map(Handler::TcpSocket);
+        exec.or_else(http)
+            .or_else(tcp)
+            .or_else(|| probe.grpc.as_ref().map(|_| Handler::Grpc))
+    }
+
+    /// A hook's handler.
+    pub fn of_hook(hook: &LifecycleHandler) -> Option<Self> {
+        let exec = hook.exec.clone().map(Handler::Exec);
+        let http = || hook.http_get.clone().map(Handler::HttpGet);
+        let tcp = || hook.tcp_socket.clone().map(Handler::TcpSocket);
+        let sleep = || {
+            let seconds = hook.sleep.as_ref()?.seconds;
+            Some(Handler::Sleep(Duration::from_secs(
+                u64::try_from(seconds).unwrap_or(0),
+            )))
+        };
+        exec.or_else(http).or_else(tcp).or_else(sleep)
+    }
+
+    /// Do it once. The error is what the event says.
+    pub async fn run(&self, pod: &Pod, container: &Container, target: &Target) -> Result<(), String> {
+        match self {
+            Handler::Exec(action) => exec(action, target).await,
+            Handler::HttpGet(action) => http_get(action, pod, container, target).await,
+            Handler::TcpSocket(action) => {
+                let host = host(action.host.as_deref(), target)?;
+                let port = port(&action.port, container)?;
+                let connect = tokio::net::TcpStream::connect((host.as_str(), port)).await;
+                connect
+                    .map(drop)
+                    .map_err(|e| format!("dial tcp {host}:{port}: {}", plain(&e)))
+            }
+            Handler::Sleep(duration) => {
+                tokio::time::sleep(*duration).await;
+                Ok(())
+            }
+            Handler::Grpc => Err("petset has no gRPC probes yet; use tcpSocket, httpGet or exec".into()),
+        }
+    }
+
+    /// What a time-out is called in events.
+    pub fn timeout_message(&self, timeout: Duration) -> String {
+        match self {
+            Handler::Exec(_) => {
+                format!(
+                    "command timed out: {:?} timed out after {}s",
+                    self.command(),
+                    timeout.as_secs()
+                )
+            }
+            _ => "context deadline exceeded (Client.Timeout exceeded while awaiting headers)".into(),
+        }
+    }
+
+    fn command(&self) -> String {
+        match self {
+            Handler::Exec(action) => action.command.clone().unwrap_or_default().join(" "),
+            _ => String::new(),
+        }
+    }
+}
+
+/// `connection refused` without Rust's `(os error 111)`.
+fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    format!("connect: {}", text.to_lowercase())
+}
+
+fn host(named: Option<&str>, target: &Target) -> Result<String, String> {
+    match named.filter(|h| !h.is_empty()) {
+        Some(host) => Ok(host.to_owned()),
+        None => target
+            .address
+            .map(|a| a.to_string())
+            .ok_or_else(|| "the pod has no address".into()),
+    }
+}
+
+/// A port by number or by the name that the container declares.
+fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
+    let number = match port {
+        IntOrString::Int(number) => Some(*number),
+        IntOrString::String(name) => {
+            let declared = container.ports.iter().flatten();
+            let by_name = declared
+                .filter(|p| p.name.as_ref() == Some(name))
+                .map(|p| p.container_port)
+                .next();
+            by_name.or_else(|| name.parse().ok())
+        }
+    };
+    let number = number.ok_or_else(|| format!("couldn't find port: {port:?}"))?;
+    u16::try_from(number)
+        .ok()
+        .filter(|p| *p > 0)
+        .ok_or_else(|| format!("invalid port number: {number}"))
+}
+
+async fn exec(action: &ExecAction, target: &Target) -> Result<(), String> {
+    let (said, exit) = output(&action.command.clone().unwrap_or_default(), target).await?;
+    if exit == 0 {
+        return Ok(());
+    }
+    Err(String::from_utf8_lossy(&said).into_owned())
+}
+
+/// Run a command in the container; what it said on both streams, and its exit code.
+async fn output(command: &[String], target: &Target) -> Result<(Vec<u8>, i32), String> {
+    let failed = |e: std::io::Error| format!("cannot make a pipe: {e}");
+    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| failed(e.into()))?;
+    let null = || -> Result<OwnedFd, String> { Ok(std::fs::File::open("/dev/null").map_err(failed)?.into()) };
+    let both = write.try_clone().map_err(failed)?;
+    let reader = tokio::net::unix::pipe::Receiver::from_owned_fd(read).map_err(failed)?;
+    let read_all = async move {
+        let (mut reader, mut said, mut chunk) = (reader, Vec::new(), [0u8; 4096]);
+        // Read to the end even when enough is kept, or the command would block.
+        while let Ok(length @ 1..) = reader.read(&mut chunk).await {
+            said.extend_from_slice(&chunk[..length.min(KEPT.saturating_sub(said.len()))]);
+        }
+        said
+    };
+    let (exit, said) = tokio::join!(target.process.exec(command, [null()?, write, both]), read_all);
+    Ok((said, exit?.code))
+}
+
+async fn http_get(
+    action: &HTTPGetAction,
+    _pod: &Pod,
+    container: &Container,
+    target: &Target,
+) -> Result<(), String> {
+    let scheme = action.scheme.as_deref().unwrap_or("HTTP").to_lowercase();
+    if scheme != "http" {
+        return Err("petset has no HTTPS probes yet; use tcpSocket, httpGet with HTTP or exec".into());
+    }
+    let (host, port) = (
+        host(action.host.as_deref(), target)?,
+        port(&action.port, container)?,
+    );
+    let path = action.path.as_deref().unwrap_or("/").trim_start_matches('/');
+    let url = format!("http://{host}:{port}/{path}");
+    let mut request = http::Request::get(&url)
+        .header("User-Agent", "kube-probe/1.36")
+        .header("Accept", "*/*");
+    for header in action.http_headers.iter().flatten() {
+        request = request.header(&header.name, &header.value);
+    }
+    let request = request
+        .body(Empty::<Bytes>::new())
+        .map_err(|e| format!("Get {url:?}: {e}"))?;
+    // A connection of its own for every probe: what is asked is whether new ones are taken.
+    let client = Client::builder(TokioExecutor::new())
+        .pool_max_idle_per_host(0)
+        .build_http();
+    let response = client.request(request).await.map_err(|e| {
+        let source = std::error::Error::source(&e).and_then(|s| s.source());
+        let refused = source.and_then(|s| s.downcast_ref::<std::io::Error>()).map(plain);
+        format!(
+            "Get {url:?}: dial tcp {host}:{port}: {}",
+            refused.unwrap_or_else(|| e.to_string())
+        )
+    })?;
+    let status = response.status().as_u16();
+    if (200..400).contains(&status) {
+        return Ok(());
+    }
+    let _ = Limited::new(response.into_body(), KEPT).collect().await;
+    Err(format!("HTTP probe failed with statuscode: {status}"))
+}
