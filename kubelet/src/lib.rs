@@ -1,16 +1,325 @@
-//! The kubelet: runs pods as local processes.
+//! The kubelet: runs the pods that are bound to its node as local processes.
+//!
+//! One [`worker`] per pod observes (the API object, what it knows of the containers), plans ([`plan`]) and acts; what
+//! it knows becomes the pod's status ([`status`]). Only this crate starts processes, each through a [`shim`].
 
 pub mod address;
 pub mod environment;
+mod event;
 pub mod handler;
 pub mod image;
 pub mod leftover;
 pub mod log;
+pub mod node;
 pub mod plan;
+pub mod privilege;
 pub mod probe;
 pub mod process;
 pub mod record;
+pub mod server;
 pub mod shim;
+mod start;
 pub mod status;
+mod stop;
 pub mod volume;
 pub mod web;
+pub mod worker;
+
+use crate::address::{Addresses, Range};
+use crate::event::Events;
+use crate::image::Catalog;
+use crate::log::Logs;
+use crate::process::Launcher;
+use crate::record::BackOff;
+use events::Clock;
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::Api;
+use kube::runtime::{WatchStreamExt, watcher};
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// What a kubelet needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The name of the Node object.
+    pub node_name: String,
+    /// Pods' directories are made in `pods/` below this; `images.yaml` is looked for here.
+    pub data_dir: PathBuf,
+    /// Where pod addresses come from.
+    pub pod_range: Range,
+    /// The node's own address.
+    pub host_ip: IpAddr,
+    /// Where pods reach the API server: host and port.
+    pub api_server: Option<(String, u16)>,
+    /// The petset binary, which is also the shim and the web server.
+    pub executable: PathBuf,
+    /// Delays between restarts.
+    pub back_off: BackOff,
+    /// `petset` version for the Node object.
+    pub version: String,
+}
+
+/// Why a kubelet ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The data directory cannot be used.
+    #[error("cannot use {path}: {source}")]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The Node object cannot be kept.
+    #[error("cannot register node {node}: {source}")]
+    Node {
+        /// Its name.
+        node: String,
+        /// Why.
+        source: Box<kube::Error>,
+    },
+    /// A part of it ended early.
+    #[error("{0}")]
+    Ended(String),
+}
+
+/// A kubelet: what its workers and its server share.
+pub struct Kubelet {
+    client: kube::Client,
+    clock: Clock,
+    options: Options,
+    launcher: Launcher,
+    logs: Logs,
+    catalog: Catalog,
+    addresses: Mutex<Addresses>,
+    events: Events,
+}
+
+/// What `petset shim …` and `petset web …` do: the processes that a kubelet starts from its own binary. `None`:
+/// the arguments (without the program's name) are not for one of these. To be called before any thread is started.
+pub fn internal_command(arguments: &[OsString]) -> Option<ExitCode> {
+    let (command, rest) = arguments.split_first()?;
+    match command.to_str()? {
+        "shim" => Some(shim::main(rest)),
+        "web" => Some(web::main(rest)),
+        _ => None,
+    }
+}
+
+impl Kubelet {
+    /// A kubelet that does not run yet.
+    pub fn new(client: kube::Client, clock: Clock, options: Options) -> Arc<Self> {
+        let recorder = events::Recorder::new(
+            client.clone(),
+            "kubelet",
+            Some(options.node_name.clone()),
+            clock.clone(),
+        );
+        Arc::new(Self {
+            client,
+            clock,
+            launcher: Launcher::new(options.executable.clone()),
+            logs: Logs::default(),
+            catalog: Catalog::new(options.data_dir.join("images.yaml"), options.executable.clone()),
+            addresses: Mutex::new(Addresses::new(options.pod_range)),
+            events: Events::new(recorder),
+            options,
+        })
+    }
+
+    fn now(&self) -> jiff::Timestamp {
+        (self.clock)()
+    }
+
+    fn addresses(&self) -> MutexGuard<'_, Addresses> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pods_directory(&self) -> PathBuf {
+        self.options.data_dir.join("pods")
+    }
+
+    /// `pods/NAMESPACE_NAME_UID`: a pod's logs and working files.
+    fn pod_directory(&self, pod: &Pod) -> PathBuf {
+        let part = |text: &Option<String>| text.clone().unwrap_or_default();
+        let metadata = &pod.metadata;
+        let name = format!(
+            "{}_{}_{}",
+            part(&metadata.namespace),
+            part(&metadata.name),
+            part(&metadata.uid)
+        );
+        self.pods_directory().join(name)
+    }
+
+    /// Run pods until `shutdown`; then stop their processes gracefully and leave the API objects as they are.
+    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) -> Result<(), Error> {
+        let pods = self.pods_directory();
+        std::fs::create_dir_all(&pods).map_err(|source| Error::Directory {
+            path: pods.clone(),
+            source,
+        })?;
+        // Known beforehand, so that the first pod does not wait for it.
+        let probing = {
+            let this = self.clone();
+            async move { this.launcher.isolation().await }
+        };
+        let (isolation, ()) = tokio::join!(probing, leftover::wait_for_all(&pods));
+        if let Err(why) = isolation {
+            tracing::warn!(%why, "no namespaces for pods: volumes appear below PETSET_ROOT, not at their mount paths");
+        }
+        node::register(&self.client, &self.options, &self.clock)
+            .await
+            .map_err(|source| Error::Node {
+                node: self.options.node_name.clone(),
+                source: Box::new(source),
+            })?;
+        let mut tasks = JoinSet::new();
+        let this = self.clone();
+        let lease = shutdown.clone();
+        tasks.spawn(async move { node::keep(&this.client, &this.options, &this.clock, lease).await });
+        let this = self.clone();
+        let events = CancellationToken::new();
+        let events_end = events.clone();
+        tasks.spawn(async move { this.events.write(events_end).await });
+        self.clone().follow_pods(shutdown.clone()).await?;
+        events.cancel();
+        while tasks.join_next().await.is_some() {}
+        Ok(())
+    }
+
+    /// Watch the node's pods and keep one worker for each.
+    async fn follow_pods(self: Arc<Self>, shutdown: CancellationToken) -> Result<(), Error> {
+        let api: Api<Pod> = Api::all(self.client.clone());
+        let config = watcher::Config::default().fields(&format!("spec.nodeName={}", self.options.node_name));
+        let mut pods = watcher(api, config).default_backoff().boxed();
+        let mut workers = Workers::default();
+        let mut listed = HashSet::new();
+        loop {
+            let event = tokio::select! {
+                event = pods.next() => event,
+                () = shutdown.cancelled() => break,
+                Some(ended) = workers.tasks.join_next() => {
+                    workers.forget(ended);
+                    continue;
+                }
+            };
+            match event {
+                Some(Ok(watcher::Event::Apply(pod))) => workers.update(&self, pod, &shutdown),
+                Some(Ok(watcher::Event::Delete(pod))) => workers.deleted(&pod),
+                Some(Ok(watcher::Event::Init)) => listed.clear(),
+                Some(Ok(watcher::Event::InitApply(pod))) => {
+                    listed.extend(pod.metadata.uid.clone());
+                    self.adopt_address(&pod);
+                    workers.waiting.push(pod);
+                }
+                Some(Ok(watcher::Event::InitDone)) => {
+                    for pod in std::mem::take(&mut workers.waiting) {
+                        workers.update(&self, pod, &shutdown);
+                    }
+                    workers.keep_only(&listed);
+                    self.remove_stale_directories(&listed);
+                }
+                Some(Err(error)) => tracing::warn!(%error, "the watch on pods failed; trying again"),
+                None => return Err(Error::Ended("the watch on pods ended".into())),
+            }
+        }
+        while let Some(ended) = workers.tasks.join_next().await {
+            workers.forget(ended);
+        }
+        Ok(())
+    }
+
+    /// All pods' addresses are known before the first one is given out.
+    fn adopt_address(&self, pod: &Pod) {
+        let ip = pod
+            .status
+            .as_ref()
+            .and_then(|s| s.pod_ip.as_deref())
+            .and_then(|ip| ip.parse().ok());
+        if let (Some(ip), Some(uid), Some(name), Some(namespace)) =
+            (ip, &pod.metadata.uid, &pod.metadata.name, &pod.metadata.namespace)
+            && !plan::is_terminal(pod)
+        {
+            self.addresses().adopt(namespace, name, uid, ip);
+        }
+    }
+
+    /// Directories of pods that went while no kubelet was looking.
+    fn remove_stale_directories(&self, listed: &HashSet<String>) {
+        for entry in std::fs::read_dir(self.pods_directory())
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let uid = name.rsplit('_').next().unwrap_or_default();
+            if !listed.contains(uid)
+                && let Err(error) = std::fs::remove_dir_all(entry.path())
+            {
+                tracing::warn!(directory = %entry.path().display(), %error, "cannot remove a pod's directory");
+            }
+        }
+    }
+}
+
+/// The workers by pod UID.
+#[derive(Default)]
+struct Workers {
+    senders: HashMap<String, watch::Sender<worker::Wanted>>,
+    tasks: JoinSet<String>,
+    /// Pods of a list that is still coming in.
+    waiting: Vec<Pod>,
+}
+
+impl Workers {
+    fn update(&mut self, kubelet: &Arc<Kubelet>, pod: Pod, shutdown: &CancellationToken) {
+        let Some(uid) = pod.metadata.uid.clone() else {
+            return;
+        };
+        let wanted = worker::Wanted {
+            pod: Arc::new(pod),
+            removed: false,
+        };
+        if let Some(sender) = self.senders.get(&uid) {
+            sender.send_replace(wanted);
+            return;
+        }
+        let (sender, receiver) = watch::channel(wanted);
+        self.senders.insert(uid.clone(), sender);
+        let (kubelet, shutdown) = (kubelet.clone(), shutdown.clone());
+        self.tasks.spawn(async move {
+            worker::run(kubelet, receiver, shutdown).await;
+            uid
+        });
+    }
+
+    fn deleted(&self, pod: &Pod) {
+        if let Some(sender) = pod.metadata.uid.as_ref().and_then(|uid| self.senders.get(uid)) {
+            sender.send_modify(|wanted| wanted.removed = true);
+        }
+    }
+
+    fn keep_only(&self, listed: &HashSet<String>) {
+        for (_, sender) in self.senders.iter().filter(|(uid, _)| !listed.contains(*uid)) {
+            sender.send_modify(|wanted| wanted.removed = true);
+        }
+    }
+
+    fn forget(&mut self, ended: Result<String, tokio::task::JoinError>) {
+        match ended {
+            Ok(uid) => {
+                self.senders.remove(&uid);
+            }
+            Err(error) => tracing::error!(%error, "a pod's worker failed"),
+        }
+    }
+}

@@ -111,6 +111,10 @@ impl Record {
     /// A new instance runs.
     pub fn started(&mut self, id: String, now: Timestamp, started: bool, ready: bool) {
         self.note_last();
+        if self.last.is_none() {
+            // It had waited for something else than its own end.
+            self.delay = SignedDuration::ZERO;
+        }
         self.id = Some(id);
         self.state = State::Running {
             since: now,

@@ -1,0 +1,297 @@
+//! Starting a container: what its image stands for, its environment and mounts, its process and log.
+
+use crate::Kubelet;
+use crate::environment::{self, Environment, Sources};
+use crate::handler::{Handler, Target};
+use crate::image::Resolved;
+use crate::process::{Container as Process, Started};
+use crate::shim::protocol::{Mount, Spec};
+use crate::volume::{self, Ready};
+use crate::{leftover, privilege};
+use events::EventType;
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service};
+use kube::api::{Api, ListParams};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Why a container could not be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Its image stands for nothing: `ErrImagePull`.
+    Image(String),
+    /// Something it refers to is missing or cannot be: `CreateContainerConfigError`.
+    Config(String),
+    /// Its program does not run: it counts as an instance that has ended (`StartError`, exit code 128).
+    Start(String),
+    /// Its postStart hook failed; it has been killed.
+    Hook(String),
+}
+
+/// A container that runs.
+pub struct Running {
+    pub process: Process,
+    pub image: Resolved,
+}
+
+/// What one start needs to know.
+pub struct Start {
+    pub kubelet: Arc<Kubelet>,
+    pub pod: Arc<Pod>,
+    pub container: Container,
+    pub volumes: BTreeMap<String, Ready>,
+    pub address: Option<IpAddr>,
+    /// 0 for the first, then the restart count.
+    pub instance: i32,
+}
+
+impl Kubelet {
+    /// What environments and downward API files are made of, without the objects that a container mentions.
+    pub(crate) fn sources(&self, address: Option<IpAddr>) -> Sources {
+        Sources {
+            pod_ip: address,
+            host_ip: self.options.host_ip.to_string(),
+            node_name: self.options.node_name.clone(),
+            allocatable: crate::node::capacity(),
+            api_server: self.options.api_server.clone(),
+            ..Sources::default()
+        }
+    }
+}
+
+impl Start {
+    pub async fn run(self) -> Result<Running, Failure> {
+        let image = self
+            .kubelet
+            .catalog
+            .resolve(&self.container)
+            .map_err(Failure::Image)?;
+        self.check_ports(&image)?;
+        self.tell(
+            EventType::Normal,
+            "Pulled",
+            format!("Nothing to pull: {:?} is {}", self.image(), image.what),
+        );
+        let sources = self.sources().await.map_err(Failure::Config)?;
+        let built = Environment::build(&self.pod, &self.container, &image.env, &sources);
+        let environment = built.map_err(Failure::Config)?;
+        for (source, keys) in &environment.skipped {
+            let message = format!(
+                "Keys [{}] from the EnvFrom {source} were skipped since they are considered invalid environment variable names.",
+                keys.join(", ")
+            );
+            self.tell(EventType::Warning, "InvalidEnvironmentVariableNames", message);
+        }
+        let spec = self.spec(&image, environment).await.map_err(Failure::Config)?;
+        self.tell(EventType::Normal, "Created", "Container created".to_owned());
+        let started = self.kubelet.launcher.start(&spec).await.map_err(Failure::Start)?;
+        let process = self.record(started).map_err(Failure::Start)?;
+        self.tell(EventType::Normal, "Started", "Container started".to_owned());
+        self.post_start(&process).await?;
+        Ok(Running { process, image })
+    }
+
+    fn image(&self) -> &str {
+        self.container.image.as_deref().unwrap_or_default()
+    }
+
+    fn tell(&self, event_type: EventType, reason: &'static str, message: String) {
+        self.kubelet
+            .events
+            .tell(&self.pod, Some(&self.container.name), event_type, reason, message);
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.kubelet
+            .pod_directory(&self.pod)
+            .join("containers")
+            .join(&self.container.name)
+    }
+
+    /// Petset's own web server on a port that it cannot have would only crash again and again; a program of the
+    /// user's may know what to do, so there it is but said.
+    fn check_ports(&self, image: &Resolved) -> Result<(), Failure> {
+        if let Some(message) = image.web_port.and_then(privilege::remedy) {
+            return Err(Failure::Config(message));
+        }
+        let ports = self
+            .container
+            .ports
+            .iter()
+            .flatten()
+            .filter_map(|p| u16::try_from(p.container_port).ok());
+        if let Some(message) = ports.filter_map(privilege::remedy).next() {
+            self.tell(EventType::Warning, "PrivilegedPort", message);
+        }
+        Ok(())
+    }
+
+    /// Everything that the container's environment may mention.
+    async fn sources(&self) -> Result<Sources, String> {
+        let namespace = self.pod.metadata.namespace.as_deref().unwrap_or_default();
+        let client = &self.kubelet.client;
+        let (mut maps, mut secrets) = (BTreeSet::new(), BTreeSet::new());
+        for from in self.container.env_from.iter().flatten() {
+            maps.extend(from.config_map_ref.as_ref().map(|m| m.name.clone()));
+            secrets.extend(from.secret_ref.as_ref().map(|s| s.name.clone()));
+        }
+        for from in self
+            .container
+            .env
+            .iter()
+            .flatten()
+            .filter_map(|v| v.value_from.as_ref())
+        {
+            maps.extend(from.config_map_key_ref.as_ref().map(|m| m.name.clone()));
+            secrets.extend(from.secret_key_ref.as_ref().map(|s| s.name.clone()));
+        }
+        let mut sources = self.kubelet.sources(self.address);
+        let failed = |error: kube::Error| error.to_string();
+        for name in maps {
+            let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+            let found = api.get_opt(&name).await.map_err(failed)?;
+            sources.config_maps.extend(found.map(|map| (name, map)));
+        }
+        for name in secrets {
+            let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+            let found = api.get_opt(&name).await.map_err(failed)?;
+            sources.secrets.extend(found.map(|secret| (name, secret)));
+        }
+        let services: Api<Service> = Api::namespaced(client.clone(), namespace);
+        sources.services = services.list(&ListParams::default()).await.map_err(failed)?.items;
+        Ok(sources)
+    }
+
+    async fn spec(&self, image: &Resolved, mut environment: Environment) -> Result<Spec, String> {
+        let directory = self.directory();
+        let scratch = directory.join("view");
+        fs::create_dir_all(&scratch).map_err(|e| format!("cannot create {}: {e}", scratch.display()))?;
+        let mut mounts = volume::mounts(&self.container, &self.volumes, &environment)?;
+        mounts.push(self.termination_log(&directory)?);
+        let namespaces = self.kubelet.launcher.isolation().await.is_ok();
+        if !namespaces {
+            self.link_volumes(&mut environment, &mounts)?;
+        }
+        let argv = image.argv.iter().map(|a| environment.expand(a)).collect();
+        let pod_context = self.pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
+        let context = self.container.security_context.as_ref();
+        let id = |own: Option<i64>, pod: Option<i64>| own.or(pod).and_then(|id| u32::try_from(id).ok());
+        let groups = pod_context
+            .and_then(|c| c.supplemental_groups.clone())
+            .unwrap_or_default();
+        let fs_group = pod_context.and_then(|c| c.fs_group);
+        Ok(Spec {
+            argv,
+            env: environment.variables,
+            working_dir: self
+                .container
+                .working_dir
+                .clone()
+                .filter(|d| !d.is_empty())
+                .map(PathBuf::from),
+            hostname: Some(environment::hostname(&self.pod)),
+            mounts,
+            scratch,
+            namespaces,
+            user: id(
+                context.and_then(|c| c.run_as_user),
+                pod_context.and_then(|c| c.run_as_user),
+            ),
+            group: id(
+                context.and_then(|c| c.run_as_group),
+                pod_context.and_then(|c| c.run_as_group),
+            ),
+            groups: groups
+                .into_iter()
+                .chain(fs_group)
+                .filter_map(|g| u32::try_from(g).ok())
+                .collect(),
+        })
+    }
+
+    /// The file behind `terminationMessagePath`, empty for every instance.
+    fn termination_log(&self, directory: &Path) -> Result<Mount, String> {
+        let source = directory.join("termination-log");
+        fs::write(&source, "").map_err(|e| format!("cannot create {}: {e}", source.display()))?;
+        let target = self
+            .container
+            .termination_message_path
+            .as_deref()
+            .unwrap_or("/dev/termination-log");
+        Ok(Mount {
+            source,
+            target: target.into(),
+            read_only: false,
+        })
+    }
+
+    /// Without namespaces a volume is a link below the pod's root, and the environment says where.
+    fn link_volumes(&self, environment: &mut Environment, mounts: &[Mount]) -> Result<(), String> {
+        let root = self.directory().join("root");
+        for mount in mounts {
+            let link = root.join(mount.target.strip_prefix("/").unwrap_or(&mount.target));
+            let parent = link.parent().unwrap_or(&root);
+            fs::create_dir_all(parent).map_err(|e| format!("cannot create {}: {e}", parent.display()))?;
+            let _ = fs::remove_file(&link);
+            std::os::unix::fs::symlink(&mount.source, &link)
+                .map_err(|e| format!("cannot create {}: {e}", link.display()))?;
+        }
+        environment.set("PETSET_ROOT", root.display().to_string());
+        for each in self.container.volume_mounts.iter().flatten() {
+            let name = each.name.to_uppercase().replace('-', "_");
+            let link = root.join(each.mount_path.trim_start_matches('/'));
+            environment.set(&format!("PETSET_VOLUME_{name}"), link.display().to_string());
+        }
+        let message = format!(
+            "No namespaces here: volumes are below {} (PETSET_ROOT)",
+            root.display()
+        );
+        self.tell(EventType::Warning, "NoMountNamespace", message);
+        Ok(())
+    }
+
+    /// Note the shim for the next kubelet, and let the log take what the container says.
+    fn record(&self, started: Started) -> Result<Process, String> {
+        let directory = self.directory();
+        leftover::note(&directory, started.container.shim)
+            .map_err(|e| format!("cannot write to {}: {e}", directory.display()))?;
+        let log = self
+            .kubelet
+            .logs
+            .create(&directory, self.instance, self.kubelet.clock.clone());
+        let log = log.map_err(|e| format!("cannot open the log in {}: {e}", directory.display()))?;
+        tokio::spawn(log.clone().copy("stdout", started.stdout));
+        tokio::spawn(log.copy("stderr", started.stderr));
+        Ok(started.container)
+    }
+
+    async fn post_start(&self, process: &Process) -> Result<(), Failure> {
+        let hook = self
+            .container
+            .lifecycle
+            .as_ref()
+            .and_then(|l| l.post_start.as_ref());
+        let Some(handler) = hook.and_then(Handler::of_hook) else {
+            return Ok(());
+        };
+        let target = Target {
+            process: process.clone(),
+            address: self.address,
+        };
+        let Err(message) = handler.run(&self.pod, &self.container, &target).await else {
+            return Ok(());
+        };
+        self.tell(
+            EventType::Warning,
+            "FailedPostStartHook",
+            format!("PostStartHook failed: {message}"),
+        );
+        let killing = format!("FailedPostStartHook: {message}");
+        self.tell(EventType::Normal, "Killing", killing);
+        process.kill().await;
+        process.gone().await;
+        Err(Failure::Hook(format!("PostStartHook failed: {message}")))
+    }
+}
