@@ -521,23 +521,42 @@ impl Worker {
                     .and_then(|c| c.image)
                     .unwrap_or_default();
                 tell("Failed", format!("Failed to pull image {image:?}: {message}"));
-                tell("Failed", "Error: ErrImagePull".into());
-                ("ErrImagePull", message)
+                let first = self
+                    .record
+                    .containers
+                    .get(name)
+                    .is_none_or(|r| r.delay == SignedDuration::ZERO);
+                if first {
+                    tell("Failed", "Error: ErrImagePull".into());
+                    ("ErrImagePull", message)
+                } else {
+                    tell("BackOff", format!("Back-off pulling image {image:?}"));
+                    tell("Failed", "Error: ImagePullBackOff".into());
+                    let message = format!("Back-off pulling image {image:?}: ErrImagePull: {message}");
+                    ("ImagePullBackOff", message)
+                }
             }
             Failure::Config(message) => {
                 tell("Failed", format!("Error: {message}"));
                 ("CreateContainerConfigError", message)
             }
         };
+        // What is missing may come any moment, unlike a program that keeps ending.
         let back_off = self.kubelet.options.back_off;
+        let most = if reason == "CreateContainerConfigError" {
+            CONFIG_RETRY
+        } else {
+            back_off.max
+        };
         let record = self.record.containers.entry(name.to_owned()).or_default();
         // The delay goes on doubling over the tries; a start under way has replaced the state, not the delay.
+        let first = back_off.initial.min(most);
         let delay = if record.delay == SignedDuration::ZERO {
-            back_off.initial
+            first
         } else {
             record.delay
         };
-        record.delay = delay.checked_mul(2).unwrap_or(back_off.max).min(back_off.max);
+        record.delay = delay.checked_mul(2).unwrap_or(most).min(most);
         let retry_at = now.checked_add(delay).unwrap_or(now);
         record.state = State::Waiting {
             reason: reason.into(),
