@@ -7,6 +7,8 @@ pub use duration::{age, between, human_duration};
 use crate::resource::{Column, Kind};
 use crate::schema;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 /// What comes with each row: `?includeObject=`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,7 +85,7 @@ pub fn partial_object_metadata(object: &Value) -> Value {
 
 fn definition(kind: &dyn Kind, column: &Column) -> Value {
     let description = match column.description.strip_prefix("schema:") {
-        Some(path) => schema::description(kind.names().schema, path),
+        Some(path) => described(kind.names().schema, path),
         None => column.description.to_owned(),
     };
     json!({
@@ -93,6 +95,16 @@ fn definition(kind: &dyn Kind, column: &Column) -> Value {
         "description": description,
         "priority": column.priority,
     })
+}
+
+/// A field's description, looked up once: there are few columns, and looking takes longer than a table.
+fn described(schema: &'static str, path: &'static str) -> String {
+    static KNOWN: Mutex<BTreeMap<(&str, &str), String>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    known
+        .entry((schema, path))
+        .or_insert_with(|| schema::description(schema, path))
+        .clone()
 }
 
 /// Go's zero value where an object has nothing to show, as in the row of a bookmark.
