@@ -7,11 +7,18 @@
 mod base64;
 mod decode;
 mod document;
+mod encode;
 pub(crate) mod facts;
 mod quantity;
 pub(crate) mod roots;
 mod time;
 pub(crate) mod types;
+
+pub(crate) use self::decode::Words;
+pub(crate) use self::document::Document;
+pub(crate) use self::encode::{go_json, go_print};
+pub(crate) use self::facts::ListKind;
+pub(crate) use self::types::{Field, Node, find};
 
 use serde_json::Value;
 
@@ -42,15 +49,31 @@ pub struct Decoded {
 /// The error is Go's text without prefix, for example
 /// `json: cannot unmarshal number into Go struct field ConfigMap.data of type string`.
 pub fn decode(schema: &str, json: &[u8]) -> Result<Decoded, String> {
-    let root = types::find(schema).ok_or_else(|| format!("no kind with the schema {schema:?} is known"))?;
-    let (value, strict) = decode::decode(root, &document::Document::parse(json)?)?;
+    decode_document(schema, &Document::parse(json)?, Words::Json)
+}
+
+/// [`decode`] for a document that is parsed already.
+pub(crate) fn decode_document(
+    schema: &str,
+    document: &Document<'_>,
+    words: Words,
+) -> Result<Decoded, String> {
+    let root = find(schema).ok_or_else(|| format!("no kind with the schema {schema:?} is known"))?;
+    let (value, strict) = decode::decode(root, document, words)?;
     Ok(Decoded { value, strict })
+}
+
+/// The schema of the kind that an object says it is, if it is another one than `schema` and known.
+pub(crate) fn schema_of_other_kind(schema: &str, object: &Value) -> Option<&'static str> {
+    let (version, kind) = (object["apiVersion"].as_str()?, object["kind"].as_str()?);
+    let found = roots::of_kind(version, kind)?;
+    (found != schema).then_some(found)
 }
 
 /// Parse JSON text without a schema; the error is Go's, for example `unexpected end of JSON input` or
 /// `invalid character '}' looking for beginning of object key string`.
 pub fn parse(json: &[u8]) -> Result<Value, String> {
-    document::Document::parse(json).map(|document| document.to_value())
+    Document::parse(json).map(|document| document.to_value())
 }
 
 /// The canonical form of a quantity as the API writes it (`0.5` is `500m`), or upstream's error.

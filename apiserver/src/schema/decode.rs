@@ -14,10 +14,24 @@ use std::fmt::Write as _;
 /// More strict errors than these are not told.
 const MAX_STRICT: usize = 100;
 
+/// Whose words an error about a wrong type is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Words {
+    /// `encoding/json`'s, for the texts of clients.
+    Json,
+    /// Those of upstream's converter from maps to structs, which it uses after a strategic merge patch.
+    Converter,
+}
+
 /// Decode `document` into the struct `root`: the object, and the strict errors in the order of the document.
-pub(super) fn decode(root: &'static Struct, document: &Document<'_>) -> Result<(Value, Vec<String>), String> {
+pub(super) fn decode(
+    root: &'static Struct,
+    document: &Document<'_>,
+    words: Words,
+) -> Result<(Value, Vec<String>), String> {
     let root_node = Node::Struct(root);
     let mut decoder = Decoder {
+        words,
         strict: Vec::new(),
         told: HashSet::new(),
         path: String::new(),
@@ -25,14 +39,18 @@ pub(super) fn decode(root: &'static Struct, document: &Document<'_>) -> Result<(
         within: None,
         fields: Vec::new(),
     };
-    let decoded = decoder.node(&root_node, None, document)?;
-    match decoder.wrong {
-        Some(wrong) => Err(wrong),
-        None => Ok((decoded.unwrap_or_else(|| zero_struct(root)), decoder.strict)),
+    let decoded = decoder.node(&root_node, None, document);
+    match (decoded, decoder.wrong) {
+        // The converter stops at its first error, whatever it is.
+        (Err(_), Some(wrong)) if words == Words::Converter => Err(wrong),
+        (Err(error), _) => Err(error),
+        (Ok(_), Some(wrong)) => Err(wrong),
+        (Ok(decoded), None) => Ok((decoded.unwrap_or_else(|| zero_struct(root)), decoder.strict)),
     }
 }
 
 struct Decoder<'d> {
+    words: Words,
     strict: Vec<String>,
     told: HashSet<String>,
     /// Where we are, as strict errors name it: `spec.containers[0].env`.
@@ -62,7 +80,9 @@ impl<'d> Decoder<'d> {
             (Node::List(element), Document::Array(items)) => Some(self.list(element, go_type, items)?),
             (Node::String, Document::String(text)) => Some(Value::String(text.clone().into_owned())),
             (Node::Bool, Document::Bool(bool)) => Some(Value::Bool(*bool)),
-            (Node::Int32 | Node::Int64, Document::Number(text)) => self.integer(node, go_type, text),
+            (Node::Int32 | Node::Int64, Document::Number(text)) => {
+                self.integer(document, node, go_type, text)
+            }
             (Node::Float, Document::Number(_)) => Some(document.to_value()),
             (Node::Bytes, Document::String(text)) => match base64::canonical(text) {
                 Ok(text) => Some(Value::String(text)),
@@ -77,7 +97,7 @@ impl<'d> Decoder<'d> {
             (Node::Quantity, _) => Some(own_quantity(document)?),
             (Node::IntOrString, _) => Some(own_int_or_string(document)?),
             _ => {
-                self.wrong_type(document.kind(), node, go_type);
+                self.wrong_type(document, node, go_type);
                 None
             }
         })
@@ -161,15 +181,19 @@ impl<'d> Decoder<'d> {
         Ok(Value::Array(list))
     }
 
-    fn integer(&mut self, node: &Node, go_type: Option<&str>, text: &str) -> Option<Value> {
+    fn integer(
+        &mut self,
+        document: &Document<'_>,
+        node: &Node,
+        go_type: Option<&str>,
+        text: &str,
+    ) -> Option<Value> {
         let fits = |integer: &i64| !matches!(node, Node::Int32) || i32::try_from(*integer).is_ok();
-        match text.parse::<i64>().ok().filter(fits) {
-            Some(integer) => Some(integer.into()),
-            None => {
-                self.wrong_type(&format!("number {text}"), node, go_type);
-                None
-            }
+        let integer = text.parse::<i64>().ok().filter(fits);
+        if integer.is_none() {
+            self.wrong_type(document, node, go_type);
         }
+        integer.map(Value::from)
     }
 
     /// Add a field's name to the path; the result is the length to go back to.
@@ -189,10 +213,18 @@ impl<'d> Decoder<'d> {
         }
     }
 
-    fn wrong_type(&mut self, given: &str, node: &Node, go_type: Option<&str>) {
+    fn wrong_type(&mut self, given: &Document<'_>, node: &Node, go_type: Option<&str>) {
         if self.wrong.is_some() {
             return;
         }
+        if self.words == Words::Converter {
+            self.wrong = Some(cannot_convert(given, node, go_type, self.within));
+            return;
+        }
+        let given = match (given, node) {
+            (Document::Number(text), Node::Int32 | Node::Int64) => format!("number {text}"),
+            _ => given.kind().to_owned(),
+        };
         let wanted = type_name(node, go_type, self.within);
         self.wrong = Some(match self.within {
             Some(within) => format!(
@@ -202,6 +234,33 @@ impl<'d> Decoder<'d> {
             ),
             None => format!("json: cannot unmarshal {given} into Go value of type {wanted}"),
         });
+    }
+}
+
+/// A wrong type in the words of the converter from maps to structs.
+fn cannot_convert(
+    given: &Document<'_>,
+    node: &Node,
+    go_type: Option<&str>,
+    within: Option<&Struct>,
+) -> String {
+    let from = match given {
+        Document::Number(text) if text.parse::<i64>().is_ok() => "int64",
+        Document::Number(_) => "float64",
+        Document::Array(_) => "slice",
+        Document::Object(_) => "map",
+        other => other.kind(),
+    };
+    match (node, given) {
+        (Node::Map(_), _) => format!("cannot restore map from {from}"),
+        (Node::List(_) | Node::Bytes, _) => format!("cannot restore slice from {from}"),
+        (Node::Struct(_), _) => format!("cannot restore struct from: {from}"),
+        (Node::String, Document::Number(_)) if from == "float64" => "unrecognized type: string".to_owned(),
+        // Go can turn numbers into each other and an integer into a string, but the converter will not.
+        (Node::String | Node::Int32 | Node::Int64, Document::Number(_)) => {
+            format!("cannot convert {from} to {}", type_name(node, go_type, within))
+        }
+        _ => format!("unrecognized type: {}", type_name(node, None, None)),
     }
 }
 
@@ -303,7 +362,7 @@ fn own_time(document: &Document<'_>, precision: Precision) -> Result<Value, Stri
 fn own_quantity(document: &Document<'_>) -> Result<Value, String> {
     let text = match document {
         Document::String(text) => text.trim(),
-        Document::Number(text) => text,
+        Document::Number(text) => text.as_ref(),
         // Any other text is no quantity either.
         _ => "?",
     };

@@ -3,6 +3,8 @@
 
 use serde_json::Value;
 use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt::Write as _;
 
 /// Deeper nesting is refused. Go allows 10000; what is stored must be read again by `serde_json`, which
 /// allows 128.
@@ -13,7 +15,7 @@ const MAX_DEPTH: usize = 120;
 pub(crate) enum Document<'a> {
     Null,
     Bool(bool),
-    Number(&'a str),
+    Number(Cow<'a, str>),
     String(Cow<'a, str>),
     Array(Vec<Document<'a>>),
     Object(Vec<(Cow<'a, str>, Document<'a>)>),
@@ -32,6 +34,59 @@ impl<'a> Document<'a> {
         match parser.peek() {
             None => Ok(document),
             Some(_) => Err(parser.invalid("after top-level value")),
+        }
+    }
+
+    /// A value as a document, its texts borrowed.
+    pub(crate) fn from_value(value: &'a Value) -> Self {
+        match value {
+            Value::Null => Self::Null,
+            Value::Bool(bool) => Self::Bool(*bool),
+            Value::Number(number) => Self::Number(number.to_string().into()),
+            Value::String(text) => Self::String(text.as_str().into()),
+            Value::Array(items) => Self::Array(items.iter().map(Self::from_value).collect()),
+            Value::Object(fields) => Self::Object(
+                fields
+                    .iter()
+                    .map(|(key, item)| (key.as_str().into(), Self::from_value(item)))
+                    .collect(),
+            ),
+        }
+    }
+
+    /// The fields that are given more than once, in Go's strict words (`duplicate field "a.b[0].c"`).
+    pub(crate) fn duplicates(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        self.find_duplicates(&mut String::new(), &mut found);
+        found
+    }
+
+    fn find_duplicates(&self, path: &mut String, found: &mut Vec<String>) {
+        let end = path.len();
+        match self {
+            Self::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    write!(path, "[{index}]").expect("a string takes all that is written");
+                    item.find_duplicates(path, found);
+                    path.truncate(end);
+                }
+            }
+            Self::Object(fields) => {
+                let mut seen = HashSet::new();
+                for (key, item) in fields {
+                    path.push_str(if end > 0 { "." } else { "" });
+                    path.push_str(key);
+                    if !seen.insert(key) {
+                        let error = format!("duplicate field {path:?}");
+                        if !found.contains(&error) {
+                            found.push(error);
+                        }
+                    }
+                    item.find_duplicates(path, found);
+                    path.truncate(end);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -216,7 +271,7 @@ impl<'a> Parser<'a> {
             self.digits();
         }
         let text = std::str::from_utf8(&self.text[start..self.at]).expect("digits, signs, a point and an e");
-        Ok(Document::Number(text))
+        Ok(Document::Number(text.into()))
     }
 
     fn digits(&mut self) {

@@ -17,6 +17,17 @@ pub(crate) fn find(name: &str) -> Option<Generate> {
         .map(|(_, generate)| *generate)
 }
 
+/// The name of `kind` in `api_version` (`v1`, `apps/v1`): groups are known by their first label.
+pub(super) fn of_kind(api_version: &str, kind: &str) -> Option<&'static str> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("core", api_version));
+    let group = group.split('.').next().unwrap_or_default();
+    let suffix = format!(".{group}.{version}.{kind}");
+    ROOTS
+        .iter()
+        .map(|(name, _)| *name)
+        .find(|name| name.ends_with(&suffix))
+}
+
 /// All names, in the order of the table.
 #[cfg(test)]
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
