@@ -1,20 +1,38 @@
 //! The Kubernetes API over a store: a function from a [`store::Store`] to an axum router, and a server
-//! for it. Start reading at `resource.rs` (what a kind is) and `resources.rs` (the list of kinds).
+//! for it. Start reading at `resource.rs` (what a kind is) and `resources.rs` (the list of kinds); a
+//! request's way is `router.rs`, `call.rs`, then one file of `verbs/` or `subresources/`.
 
+mod admission;
+mod allocation;
 pub mod auth;
 pub mod discovery;
+mod body;
+mod call;
 pub mod error;
 pub mod health;
 pub mod managed_fields;
 pub mod metrics;
+mod metadata;
 pub mod negotiation;
 pub mod openapi;
+pub mod nodes;
+mod options;
 pub mod patch;
+mod path;
 pub mod resource;
 pub mod resources;
+mod respond;
+mod router;
 pub mod schema;
 pub mod selector;
 pub mod serve;
+pub mod server;
+mod stored;
+mod subresources;
 pub mod table;
 pub mod validation;
 pub mod version;
+mod verbs;
+
+pub use router::router;
+pub use server::{Options, Server};

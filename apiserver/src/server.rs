@@ -1,0 +1,122 @@
+//! What every request shares: the store, the clock, the kinds, and what the embedder chose.
+
+use crate::auth::Clock;
+use crate::auth::token::Tokens;
+use crate::error::Error;
+use crate::nodes::{NoNodes, Nodes};
+use crate::resource::Kind;
+use crate::{resources, stored};
+use serde_json::json;
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use store::Store;
+use tokio_util::sync::CancellationToken;
+
+/// What the embedder chooses.
+#[derive(Clone)]
+pub struct Options {
+    /// What time it is.
+    pub clock: Clock,
+    /// Ends all watches: a graceful shutdown waits for their bodies otherwise.
+    pub stop: CancellationToken,
+    /// The way to the kubelets, for logs.
+    pub nodes: Arc<dyn Nodes>,
+    /// Who signs service account tokens; without it they are not issued.
+    pub tokens: Option<Arc<Tokens>>,
+    /// The addresses of Services: network and prefix length.
+    pub service_network: (std::net::Ipv4Addr, u8),
+    /// The node ports of Services.
+    pub node_ports: RangeInclusive<u16>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            clock: Arc::new(jiff::Timestamp::now),
+            stop: CancellationToken::new(),
+            nodes: Arc::new(NoNodes),
+            tokens: None,
+            service_network: (std::net::Ipv4Addr::new(10, 96, 0, 0), 12),
+            node_ports: 30000..=32767,
+        }
+    }
+}
+
+/// The API server's state. It is shared by all requests and holds nothing that the store does not.
+pub struct Server {
+    /// Where objects are.
+    pub store: Arc<dyn Store>,
+    /// What the embedder chose.
+    pub options: Options,
+    /// Every kind by group, version and plural.
+    kinds: HashMap<(&'static str, &'static str, &'static str), &'static dyn Kind>,
+    /// Held from looking for a free address or port until the Service that uses it is stored.
+    pub(crate) allocating: tokio::sync::Mutex<()>,
+}
+
+impl Server {
+    /// A server over `store` for all kinds of [`resources::all`].
+    pub fn new(store: Arc<dyn Store>, options: Options) -> Arc<Self> {
+        let kinds = resources::all()
+            .into_iter()
+            .map(|kind| {
+                let names = kind.names();
+                ((names.group, names.version, names.plural), kind)
+            })
+            .collect();
+        Arc::new(Self {
+            store,
+            options,
+            kinds,
+            allocating: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    /// The kind served at `/apis/GROUP/VERSION/…/PLURAL`.
+    pub fn kind(&self, group: &str, version: &str, plural: &str) -> Option<&'static dyn Kind> {
+        self.kinds.get(&(group, version, plural)).copied()
+    }
+
+    /// Whether a kind is served in an API version (`apps/v1`).
+    pub fn serves(&self, api_version: &str, kind: &str) -> bool {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        self.kinds.values().any(|served| {
+            let names = served.names();
+            (names.group, names.version, names.kind) == (group, version, kind)
+        })
+    }
+
+    /// Whether anything is served in this group.
+    pub fn has_group(&self, group: &str) -> bool {
+        self.kinds.keys().any(|(known, _, _)| *known == group)
+    }
+
+    /// Now, in whole seconds as objects record it.
+    pub fn now(&self) -> jiff::Timestamp {
+        let now = (self.options.clock)();
+        jiff::Timestamp::from_second(now.as_second()).unwrap_or(now)
+    }
+
+    /// Create the namespaces that every cluster has, unless they are there.
+    pub async fn bootstrap(&self) -> Result<(), Error> {
+        for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+            let namespace = json!({
+                "metadata": {
+                    "name": name,
+                    "uid": uuid::Uuid::new_v4().to_string(),
+                    "creationTimestamp": self.now().to_string(),
+                    "labels": {"kubernetes.io/metadata.name": name},
+                },
+                "spec": {"finalizers": ["kubernetes"]},
+                "status": {"phase": "Active"},
+            });
+            let key = stored::namespace_key(name);
+            match self.store.create(&key, stored::encode(&namespace)).await {
+                Ok(_) | Err(store::Error::Exists(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
