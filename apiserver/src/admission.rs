@@ -126,7 +126,8 @@ fn mount_token(spec: &mut Value, suffix: &str) {
         .unwrap_or_else(|| format!("kube-api-access-{suffix}"));
     let mut mounted = false;
     for list in ["initContainers", "containers"] {
-        for container in spec[list].as_array_mut().into_iter().flatten() {
+        let containers = spec.get_mut(list).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
             let mounts = container["volumeMounts"].as_array();
             if mounts
                 .into_iter()
@@ -138,11 +139,6 @@ fn mount_token(spec: &mut Value, suffix: &str) {
             let mount = json!({"name": name, "readOnly": true, "mountPath": TOKEN_PATH});
             push(&mut container["volumeMounts"], mount);
             mounted = true;
-        }
-        if spec[list].is_null()
-            && let Some(spec) = spec.as_object_mut()
-        {
-            spec.remove(list);
         }
     }
     if !mounted || existing.is_some() {

@@ -87,12 +87,8 @@ fn keep(service: &mut Value, old: &Value, kind: &str) {
     }
     let exposed = matches!(kind, "NodePort" | "LoadBalancer");
     let old_ports = before["ports"].as_array();
-    for port in spec["ports"]
-        .as_array_mut()
-        .into_iter()
-        .flatten()
-        .filter(|_| exposed)
-    {
+    let ports = spec.get_mut("ports").and_then(Value::as_array_mut);
+    for port in ports.into_iter().flatten().filter(|_| exposed) {
         let same = |other: &&Value| {
             ["port", "protocol", "name"]
                 .iter()
@@ -186,7 +182,8 @@ fn ports(
     let mut given: HashSet<u64> = asked.filter_map(|port| port["nodePort"].as_u64()).collect();
     let (low, high) = (u64::from(*range.start()), u64::from(*range.end()));
     let mut problems = Vec::new();
-    for (i, port) in spec["ports"].as_array_mut().into_iter().flatten().enumerate() {
+    let ports = spec.get_mut("ports").and_then(Value::as_array_mut);
+    for (i, port) in ports.into_iter().flatten().enumerate() {
         let field = format!("spec.ports[{i}].nodePort");
         match port["nodePort"].as_u64().unwrap_or(0) {
             0 => {

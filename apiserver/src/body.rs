@@ -1,6 +1,7 @@
 //! Request bodies: their size, their media type, and whether they are what the path asks for.
 
 use crate::error::Error;
+use crate::schema;
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
@@ -104,8 +105,10 @@ pub fn identify(
     };
     let parse_error = |why: &str| unrecognized(format!("couldn't get version/kind; json parse error: {why}"));
     let value: Option<TypeMeta<'_>> = match serde_json::from_slice(json) {
-        Ok(value) => value,
-        Err(error) if error.is_data() => {
+        // serde would take a list for the fields in their order.
+        Ok(value) if json.trim_ascii_start().first() != Some(&b'[') => value,
+        Err(error) if !error.is_data() => return Err(parse_error(&syntax_error(json))),
+        _ => {
             const TARGET: &str = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
             let what = match json.trim_ascii_start().first() {
                 Some(b'[') => "array",
@@ -122,7 +125,6 @@ pub fn identify(
                 "json: cannot unmarshal {what} into Go value of type {TARGET}"
             )));
         }
-        Err(error) => return Err(parse_error(&go_syntax_error(json, &error))),
     };
     let Some(value) = value else { return Ok(()) };
     let api_version = value.api_version.as_deref().unwrap_or_default();
@@ -160,6 +162,13 @@ pub fn identify(
     )))
 }
 
+/// Go's words for what is wrong with text that is no JSON.
+pub fn syntax_error(json: &[u8]) -> String {
+    schema::parse(json)
+        .err()
+        .unwrap_or_else(|| "malformed JSON".into())
+}
+
 /// The start of a body for a message: as text if it looks like an object, else in hexadecimal.
 fn summarize(data: &[u8]) -> String {
     const MOST: usize = 30;
@@ -172,37 +181,6 @@ fn summarize(data: &[u8]) -> String {
         return String::from_utf8_lossy(start).into_owned() + more;
     }
     start.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + more
-}
-
-/// Go's words for malformed JSON.
-pub fn go_syntax_error(json: &[u8], error: &serde_json::Error) -> String {
-    if error.is_eof() {
-        return "unexpected end of JSON input".into();
-    }
-    let line = json
-        .split(|byte| *byte == b'\n')
-        .nth(error.line().saturating_sub(1));
-    let rest = line
-        .and_then(|line| line.get(error.column().saturating_sub(1)..))
-        .unwrap_or_default();
-    let found = String::from_utf8_lossy(rest).chars().next().unwrap_or('\n');
-    let text = error.to_string();
-    let place = if text.starts_with("expected `,` or `}`") {
-        "after object key:value pair"
-    } else if text.starts_with("expected `,` or `]`") {
-        "after array element"
-    } else if text.starts_with("expected `:`") {
-        "after object key"
-    } else if text.starts_with("key must be a string") || text.starts_with("trailing comma") {
-        "looking for beginning of object key string"
-    } else if text.starts_with("trailing characters") {
-        "after top-level value"
-    } else if text.starts_with("control character") {
-        "in string literal"
-    } else {
-        "looking for beginning of value"
-    };
-    format!("invalid character {found:?} {place}")
 }
 
 #[cfg(test)]

@@ -5,14 +5,14 @@
 mod admission;
 mod allocation;
 pub mod auth;
-pub mod discovery;
 mod body;
 mod call;
+pub mod discovery;
 pub mod error;
 pub mod health;
 pub mod managed_fields;
-pub mod metrics;
 mod metadata;
+pub mod metrics;
 pub mod negotiation;
 pub mod openapi;
 pub mod nodes;
@@ -31,8 +31,8 @@ mod stored;
 mod subresources;
 pub mod table;
 pub mod validation;
-pub mod version;
 mod verbs;
+pub mod version;
 
 pub use router::router;
 pub use server::{Options, Server};

@@ -140,7 +140,8 @@ pub fn prepare_update(kind: &dyn Kind, new: &mut Value, old: &Value) {
 
 /// Owner references that say the same twice are said once; the UIDs that were repeated come back.
 pub fn deduplicate_owners(object: &mut Value) -> Vec<String> {
-    let Some(owners) = object["metadata"]["ownerReferences"].as_array_mut() else {
+    let owners = object.pointer_mut("/metadata/ownerReferences");
+    let Some(owners) = owners.and_then(Value::as_array_mut) else {
         return Vec::new();
     };
     let mut kept: Vec<Value> = Vec::with_capacity(owners.len());

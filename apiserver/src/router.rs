@@ -3,11 +3,12 @@
 use crate::auth::User;
 use crate::call::Call;
 use crate::error::Error;
+use crate::metrics::Metrics;
 use crate::path::{self, ResourcePath};
 use crate::resource::{Kind, Subresource};
 use crate::respond;
 use crate::server::Server;
-use crate::{subresources, verbs};
+use crate::{discovery, health, resources, subresources, verbs, version};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -19,13 +20,35 @@ use tower_http::catch_panic::CatchPanicLayer;
 /// The whole API as a tower service: `kube::Client::new(router, "default")` is a client of it, and a
 /// listener serves it. Requests carry their [`User`] as an extension; without one the answer is 401.
 pub fn router(server: Arc<Server>) -> Router {
+    let kinds = resources::all();
+    let reviews = subresources::reviews::KINDS
+        .iter()
+        .map(|review| review as &dyn Kind);
+    let discovered: Vec<&dyn Kind> = kinds
+        .iter()
+        .copied()
+        .map(|kind| kind as &dyn Kind)
+        .chain(reviews)
+        .collect();
+    let metrics = Metrics::new(&discovered, server.store.clone());
     Router::new()
+        .merge(discovery::routes(&discovered, &OTHER_PATHS))
+        .merge(health::routes(server.store.clone(), server.options.stop.clone()))
+        .merge(version::routes())
+        .merge(metrics.routes())
         .fallback(resource)
+        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
         .with_state(server)
+        .layer(axum::middleware::from_fn_with_state(metrics, Metrics::count))
         .layer(CatchPanicLayer::custom(panicked))
 }
 
+/// What `/` lists besides discovery.
+const OTHER_PATHS: [&str; 5] = ["/healthz", "/livez", "/metrics", "/readyz", "/version"];
+
 /// A panic in a handler: the client gets a Status, the log the panic's words.
+// tower-http calls it with the box.
+#[allow(clippy::needless_pass_by_value)]
 fn panicked(payload: Box<dyn Any + Send + 'static>) -> Response {
     let words = payload
         .downcast_ref::<&str>()

@@ -73,7 +73,8 @@ pub async fn issue(call: &Call, body: Body) -> Result<Response, Error> {
         time: now,
     };
     managed_fields::update(SCHEMA, None, &mut request, writer);
-    let bound = request["spec"]["boundObjectRef"].clone();
+    let bound = Some(&request["spec"]["boundObjectRef"]).filter(|bound| bound["kind"].is_string());
+    let bound = bound.cloned().unwrap_or_default();
     request["spec"] = json!({
         "audiences": audiences,
         "expirationSeconds": seconds,

@@ -61,8 +61,7 @@ pub async fn read_options(call: &Call, body: Body) -> Result<DeleteOptions, Erro
         _ => body::read_json(&call.headers, Body::from(bytes)).await?,
     };
     let bad = |why: String| Error::BadRequest(why);
-    let options: Value =
-        serde_json::from_slice(&json).map_err(|error| bad(body::go_syntax_error(&json, &error)))?;
+    let options: Value = serde_json::from_slice(&json).map_err(|_| bad(body::syntax_error(&json)))?;
     let text = |field: &str| options[field].as_str().unwrap_or_default();
     if !matches!(text("kind"), "" | "DeleteOptions") {
         return Err(bad(format!(

@@ -159,7 +159,7 @@ impl Token {
             };
             invalid(format!("illegal base64 data at input byte {at}"))
         })?;
-        serde_json::from_slice(&json).map_err(|error| invalid(crate::body::go_syntax_error(&json, &error)))
+        serde_json::from_slice(&json).map_err(|_| invalid(crate::body::syntax_error(&json)))
     }
 }
 

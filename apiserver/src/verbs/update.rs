@@ -295,7 +295,7 @@ fn same(new: &Value, old: &Value) -> bool {
     }
     let timeless = |object: &serde_json::Map<String, Value>| {
         let mut metadata = object.get("metadata").cloned().unwrap_or_default();
-        let fields = metadata["managedFields"].as_array_mut();
+        let fields = metadata.get_mut("managedFields").and_then(Value::as_array_mut);
         for entry in fields.into_iter().flatten().filter_map(Value::as_object_mut) {
             entry.remove("time");
         }
