@@ -11,6 +11,7 @@ pub mod runtime;
 pub mod scheduler;
 pub mod selector;
 pub mod serviceaccount;
+pub mod statefulset;
 pub mod volume;
 
 use events::Clock;
@@ -89,6 +90,7 @@ fn controllers(context: &Context) -> Vec<Controller> {
         ("endpointslice", endpointslice::run(context.clone()).boxed()),
         ("scheduler", scheduler::run(context.clone()).boxed()),
         ("serviceaccount", serviceaccount::run(context.clone()).boxed()),
+        ("statefulset", statefulset::run(context.clone()).boxed()),
         ("volume", volume::run(context.clone()).boxed()),
     ]
 }
