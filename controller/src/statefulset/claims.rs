@@ -130,7 +130,7 @@ fn is_stale<T: Resource<DynamicType = ()>>(claim: &PersistentVolumeClaim, owner:
     let reference = claim
         .owner_references()
         .iter()
-        .find(|reference| names_owner(*reference, owner));
+        .find(|reference| names_owner(reference, owner));
     reference.is_some_and(|reference| Some(&reference.uid) != owner.meta().uid.as_ref())
 }
 

@@ -31,7 +31,7 @@ const MOST_CREATED: usize = 1000;
 #[derive(Clone, Debug)]
 pub enum Action {
     /// Make a revision that has no owner the set's.
-    AdoptRevision(ControllerRevision),
+    AdoptRevision(Box<ControllerRevision>),
     /// Make a pod the set's, or nobody's: these are its owners from now on.
     OwnPod {
         /// The pod as it was observed.
@@ -501,7 +501,10 @@ impl<'a> Sync<'a> {
         let lowest = self.range.start.saturating_add(rolling.partition.unwrap_or(0));
         let budget = max_unavailable(rolling.max_unavailable.as_ref(), self.range.len());
         let is_broken = |pod: &&Pod| self.is_unavailable(pod);
-        let is_outdated = |pod: &&Pod| !is_terminating(pod) && revision_of(pod) != self.history.update.name;
+        // One that has finished has been deleted above.
+        let is_outdated = |pod: &&Pod| {
+            !is_terminating(pod) && !is_finished(pod) && revision_of(pod) != self.history.update.name
+        };
         let from_the_top = self
             .replicas
             .range(lowest..)

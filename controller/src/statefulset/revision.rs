@@ -85,7 +85,9 @@ pub fn history(observed: &Observed) -> History {
     let adopt = listed
         .iter()
         .filter(|r| controller_of(*r).is_none() && set.metadata.deletion_timestamp.is_none());
-    let adopt = adopt.map(|r| Action::AdoptRevision(r.clone())).collect();
+    let adopt = adopt
+        .map(|r| Action::AdoptRevision(Box::new(r.clone())))
+        .collect();
 
     let wanted = go_json(&observed.data);
     let next = listed.last().map_or(1, |newest| newest.revision + 1);

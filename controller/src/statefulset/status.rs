@@ -62,10 +62,18 @@ pub fn status(set: &StatefulSet, history: &History, mut counts: Counts) -> State
     }
 }
 
-/// Every pod there should be is there, Ready and at the update revision, and no other (R41).
+/// Every pod there should be is there, Ready and at the update revision, and no other (R41). As in 1.36 a set
+/// with OnDelete never completes: it stays at its current revision.
 fn is_complete(set: &StatefulSet, counts: Counts) -> bool {
-    let wanted = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-    counts.updated == wanted && counts.replicas == wanted && counts.ready == wanted
+    let spec = set.spec.clone().unwrap_or_default();
+    let wanted = spec.replicas.unwrap_or(1);
+    spec.update_strategy
+        .and_then(|strategy| strategy.type_)
+        .as_deref()
+        != Some("OnDelete")
+        && [counts.updated, counts.replicas, counts.ready]
+            .iter()
+            .all(|count| *count == wanted)
 }
 
 /// Whether the status says anything that the set's own does not (R42).
@@ -84,7 +92,7 @@ pub fn is_news(set: &StatefulSet, status: &StatefulSetStatus) -> bool {
 /// The names of the revisions that pods were made from.
 pub fn revisions_in_use(pods: &[&Pod]) -> BTreeSet<String> {
     pods.iter()
-        .map(|pod| revision_of(*pod).to_owned())
+        .map(|pod| revision_of(pod).to_owned())
         .filter(|name| !name.is_empty())
         .collect()
 }
