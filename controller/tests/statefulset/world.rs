@@ -83,7 +83,7 @@ impl World {
 
     fn sync_until_quiet(&mut self) -> Option<Timestamp> {
         for _ in 0..100 {
-            let Some(plan) = self.plan() else { return None };
+            let plan = self.plan()?;
             let wake_at = plan.wake_at;
             let is_quiet = plan.prepare.is_empty()
                 && plan.steps.is_empty()
@@ -311,14 +311,11 @@ impl World {
                     .iter()
                     .any(|owner| Some(&owner.uid) == set.as_ref() || pods.contains(&owner.uid))
         };
-        let names_of = |object: &dyn Fn() -> Vec<String>| object();
-        for name in names_of(&|| {
-            let garbage = self
-                .pods
-                .iter()
-                .filter(|(_, pod)| is_garbage(pod.owner_references()));
-            garbage.map(|(name, _)| name.clone()).collect()
-        }) {
+        let garbage = self
+            .pods
+            .iter()
+            .filter(|(_, pod)| is_garbage(pod.owner_references()));
+        for name in garbage.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             self.delete_pod(&name);
         }
         let garbage: Vec<_> = self
