@@ -291,23 +291,20 @@ impl Committer {
             .outside(&self.shared.window, now, MOST_FORGOTTEN)
             .max(asked.min(state.compacted() + MOST_FORGOTTEN as Revision));
 
-        let mut records = ::sled::Batch::default();
-        for (key, record) in batch
+        let mut records: Vec<_> = batch
             .changes()
             .flat_map(|(revision, change)| record::encode(revision, change))
-        {
-            records.insert(key, record);
-        }
+            .map(|(key, value)| (key, Some(value)))
+            .collect();
         if forget > state.compacted() {
-            for key in state.garbage(forget).flat_map(record::encode_removal) {
-                records.remove(key);
-            }
-            records.insert(record::COMPACTED_KEY, record::number(forget));
+            let garbage = state.garbage(forget).flat_map(record::encode_removal);
+            records.extend(garbage.map(|key| (key, None)));
+            records.push((record::COMPACTED_KEY.to_vec(), Some(record::number(forget))));
         }
         let changes = batch.into_changes();
-        let nothing = changes.is_empty() && forget <= state.compacted();
         drop(state);
 
+        let nothing = records.is_empty();
         let durable = if nothing { Ok(()) } else { disk.commit(records) };
         if let Err(reason) = durable {
             for (answer, _) in answers {

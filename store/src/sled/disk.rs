@@ -69,6 +69,9 @@ pub enum OpenError {
     },
 }
 
+/// A key, and the value to write there or none to remove it.
+pub(crate) type Record = (Vec<u8>, Option<Vec<u8>>);
+
 /// An open database; one per directory.
 pub(crate) struct Disk {
     dir: PathBuf,
@@ -155,12 +158,27 @@ impl Disk {
             .map_or(Ok(()), |parent| File::open(parent)?.sync_all())
     }
 
-    /// Write a batch; on return it survives a power cut. After an error the database must not be written
-    /// to again: a sync that failed once says nothing by succeeding later.
-    pub fn commit(&self, batch: ::sled::Batch) -> Result<(), String> {
+    /// Write records, and remove those without a value, all or none; on return they survive a power cut.
+    /// After an error the database must not be written to again: a sync that failed once says nothing by
+    /// succeeding later.
+    pub fn commit(&self, mut records: Vec<Record>) -> Result<(), String> {
         let failed =
             |error: &dyn std::fmt::Display| format!("writing to {} failed: {error}", self.dir.display());
-        self.db.apply_batch(batch).map_err(|error| failed(&error))?;
+        // One record is atomic by itself, and much quicker to write than a batch of one.
+        let written = match records.pop() {
+            Some((key, Some(value))) if records.is_empty() => self.db.insert(key, value).map(drop),
+            last => {
+                let mut batch = ::sled::Batch::default();
+                for (key, value) in records.into_iter().chain(last) {
+                    match value {
+                        Some(value) => batch.insert(key, value),
+                        None => batch.remove(key),
+                    }
+                }
+                self.db.apply_batch(batch)
+            }
+        };
+        written.map_err(|error| failed(&error))?;
         self.db.flush().map_err(|error| failed(&error))?;
         self.file.sync_data().map_err(|error| failed(&error))
     }
