@@ -19,15 +19,15 @@ pub const VALUE_LIMIT: usize = 1536 * 1024;
 /// The longest key. Kubernetes' own are below 600 bytes.
 pub const KEY_LIMIT: usize = 4096;
 
-/// How much of the past is kept for watches and for lists at an older revision. A change is forgotten
-/// (with a later write) when it is older than `age`, or earlier when the other two are exceeded.
+/// How much of the past is kept for watches and for lists at an older revision. Older changes are
+/// forgotten with later writes, an eighth of the window at a time so that few writes pay for it.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
-    /// Changes younger than this are kept, as far as the other limits allow.
+    /// Changes younger than this are kept, as far as the other two limits allow.
     pub age: Duration,
-    /// At most this many changes are kept.
+    /// At most this many changes are kept, and when there are more at least seven eighths of them.
     pub changes: usize,
-    /// At most this many bytes of keys and values are kept only for changes.
+    /// At most this many bytes of keys and values are kept for changes; likewise.
     pub bytes: usize,
 }
 
@@ -362,16 +362,29 @@ impl State {
     /// Up to which revision to compact now: what the window no longer covers, but at most `most` changes,
     /// so that no single batch pays for a long past.
     pub fn outside(&self, window: &Window, now: Instant, most: usize) -> Revision {
-        let (mut count, mut bytes) = (0, self.bytes);
+        let age = |change: &Logged| now.saturating_duration_since(change.at);
+        let due = self.log.len() > window.changes
+            || self.bytes > window.bytes
+            || self
+                .log
+                .front()
+                .is_some_and(|oldest| age(oldest) > window.age + window.age / 8);
+        if !due {
+            return self.compacted;
+        }
+        let (most_changes, most_bytes) = (
+            window.changes - window.changes / 8,
+            window.bytes - window.bytes / 8,
+        );
+        let (mut changes, mut bytes) = (self.log.len(), self.bytes);
         for change in self.log.iter().take(most) {
-            let over = self.log.len() - count > window.changes || bytes > window.bytes;
-            if !over && now.duration_since(change.at) <= window.age {
+            if changes <= most_changes && bytes <= most_bytes && age(change) <= window.age {
                 break;
             }
+            changes -= 1;
             bytes -= change.weight();
-            count += 1;
         }
-        self.compacted + count as Revision
+        self.compacted + (self.log.len() - changes) as Revision
     }
 
     /// The records that are needed no more once the changes up to `revision` are forgotten: each value
@@ -451,4 +464,143 @@ fn overlaid<K: Ord, V>(
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(key: &str, value: Option<&str>, expect: Expect) -> Write {
+        Write::new(
+            key,
+            value.map(|value| Bytes::copy_from_slice(value.as_bytes())),
+            expect,
+        )
+        .unwrap()
+    }
+
+    /// A state after `count` writes of ten bytes (key and value) each, one a second.
+    fn written(count: u64, start: Instant) -> State {
+        let mut state = State::default();
+        for revision in 1..=count {
+            let mut batch = state.batch(start + Duration::from_secs(revision));
+            let expect = if revision == 1 {
+                Expect::Absent
+            } else {
+                Expect::At(revision - 1)
+            };
+            batch.add(write("/key", Some("value!"), expect)).unwrap();
+            let changes = batch.into_changes();
+            state.apply(changes);
+        }
+        state
+    }
+
+    #[test]
+    fn a_batch_checks_each_write_against_the_ones_before_it() {
+        let state = written(1, Instant::now());
+        let mut batch = state.batch(Instant::now());
+        let refused = batch.add(write("/key", Some("2"), Expect::Absent)).unwrap_err();
+        assert!(matches!(
+            refused,
+            Refused {
+                error: Error::Exists(_),
+                on_pending: false
+            }
+        ));
+        assert_eq!(
+            batch
+                .add(write("/key", Some("2"), Expect::At(1)))
+                .unwrap()
+                .revision,
+            2
+        );
+        let refused = batch.add(write("/key", Some("3"), Expect::At(1))).unwrap_err();
+        assert!(
+            matches!(refused, Refused { error: Error::Conflict { current: Some(entry), .. }, on_pending: true }
+                if entry.modified == 2 && entry.created == 1)
+        );
+        assert_eq!(batch.add(write("/key", None, Expect::At(2))).unwrap().revision, 3);
+        let again = batch.add(write("/key", Some("4"), Expect::Absent)).unwrap();
+        assert_eq!(again.entry("/key").created, 4);
+        assert_eq!(
+            batch.changes().map(|(revision, _)| revision).collect::<Vec<_>>(),
+            [2, 3, 4]
+        );
+    }
+
+    #[test]
+    fn the_window_ends_at_the_first_limit_that_is_exceeded() {
+        let start = Instant::now();
+        let state = written(100, start);
+        let wide = Window {
+            age: Duration::from_secs(1000),
+            changes: 1000,
+            bytes: 100_000,
+        };
+        let at = |second| start + Duration::from_secs(second);
+        let cases = [
+            ("nothing", wide, at(100), 0),
+            (
+                "changes, not exceeded",
+                Window { changes: 100, ..wide },
+                at(100),
+                0,
+            ),
+            (
+                "changes, down to seven eighths",
+                Window { changes: 80, ..wide },
+                at(100),
+                30,
+            ),
+            ("bytes", Window { bytes: 800, ..wide }, at(100), 30),
+            (
+                "age, not yet an eighth over",
+                Window {
+                    age: Duration::from_secs(80),
+                    ..wide
+                },
+                at(91),
+                0,
+            ),
+            (
+                "age",
+                Window {
+                    age: Duration::from_secs(80),
+                    ..wide
+                },
+                at(100),
+                19,
+            ),
+            (
+                "no more than is asked for at once",
+                Window { changes: 0, ..wide },
+                at(100),
+                50,
+            ),
+        ];
+        for (name, window, now, expected) in cases {
+            assert_eq!(state.outside(&window, now, 50), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn garbage_is_what_forgotten_changes_replaced_and_deletions() {
+        let mut state = written(3, Instant::now());
+        let mut batch = state.batch(Instant::now());
+        batch.add(write("/key", None, Expect::At(3))).unwrap();
+        batch.add(write("/key", Some("new"), Expect::Absent)).unwrap();
+        let changes = batch.into_changes();
+        state.apply(changes);
+        let garbage = |upto| {
+            state
+                .garbage(upto)
+                .map(|garbage| garbage.revision)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(garbage(0), []);
+        assert_eq!(garbage(1), []);
+        assert_eq!(garbage(3), [1, 2]);
+        assert_eq!(garbage(5), [1, 2, 3, 4]);
+    }
 }
