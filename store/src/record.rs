@@ -409,8 +409,7 @@ mod tests {
         #[test]
         fn any_bytes_are_refused_without_a_panic(key: Vec<u8>, value: Vec<u8>) {
             let (mut records, _) = records(WRITES, 3);
-            if !records.contains_key(&key) {
-                records.insert(key, value);
+            if records.insert(key, value).is_none() {
                 prop_assert!(recover(&records).is_err());
             }
         }

@@ -4,6 +4,11 @@
 //! The test runs itself as the child that is killed. The child prints a line per write *before* asking for
 //! it and a line when it is acknowledged; a pipe keeps what was printed when the printer is killed.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a step that fails, here or in the child, is the test's failure"
+)]
+
 use std::{
     collections::{BTreeMap, HashMap},
     io::{BufRead, BufReader, Write},
@@ -103,7 +108,7 @@ fn run_and_kill(dir: &Path, crash: usize) -> Round {
         true
     };
     // Every fifth crash may hit the opening, the others a store that is written to.
-    let opening = crash % 5 == 0;
+    let opening = crash.is_multiple_of(5);
     while !opening
         && !take(
             lines
