@@ -5,20 +5,24 @@ mod address;
 mod changes;
 pub mod claim_spec;
 mod config_map;
+mod controllerrevision;
 mod endpoint_slice;
 mod endpoints;
 mod event;
+mod json;
 mod lease;
 mod namespace;
 mod node;
 mod parts;
 mod persistent_volume;
 mod persistent_volume_claim;
+mod pod;
 mod pod_template;
 mod quantities;
 mod secret;
 mod service;
 mod service_account;
+mod statefulset;
 pub mod storage_class;
 
 use crate::resource::{Column, Kind};
@@ -34,10 +38,13 @@ pub fn all() -> Vec<&'static dyn Kind> {
         &node::Node,
         &persistent_volume_claim::PersistentVolumeClaim,
         &persistent_volume::PersistentVolume,
+        &pod::Pod,
         &pod_template::PodTemplate,
         &secret::Secret,
         &service_account::ServiceAccount,
         &service::Service,
+        &controllerrevision::ControllerRevision,
+        &statefulset::StatefulSet,
         &lease::Lease,
         &endpoint_slice::EndpointSlice,
         &event::Event,
