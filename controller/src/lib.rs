@@ -6,6 +6,10 @@
 
 pub mod endpoints;
 pub mod endpointslice;
+pub mod garbage;
+pub mod kinds;
+pub mod namespace;
+pub mod node;
 pub mod quantity;
 pub mod runtime;
 pub mod scheduler;
@@ -86,8 +90,13 @@ pub async fn run(
 type Controller = (&'static str, BoxFuture<'static, ()>);
 
 fn controllers(context: &Context) -> Vec<Controller> {
+    // Whoever watches every kind tells whoever waits for the last object of a namespace.
+    let (vanished, vanishing) = tokio::sync::mpsc::unbounded_channel();
     vec![
         ("endpointslice", endpointslice::run(context.clone()).boxed()),
+        ("garbage", garbage::run(context.clone(), vanished).boxed()),
+        ("namespace", namespace::run(context.clone(), vanishing).boxed()),
+        ("node", node::run(context.clone()).boxed()),
         ("scheduler", scheduler::run(context.clone()).boxed()),
         ("serviceaccount", serviceaccount::run(context.clone()).boxed()),
         ("statefulset", statefulset::run(context.clone()).boxed()),

@@ -311,3 +311,226 @@ pub fn claim_phase(claim: &PersistentVolumeClaim) -> &str {
         .and_then(|status| status.phase.as_deref())
         .unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volume::testing::{class, volume};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    fn claim(spec: Value) -> PersistentVolumeClaim {
+        crate::volume::testing::claim("c", spec)
+    }
+
+    /// The plan with only these volumes and this class around, in short: one word per step, events as
+    /// their reasons.
+    fn steps(
+        claim: &PersistentVolumeClaim,
+        volumes: &[PersistentVolume],
+        class: Option<&StorageClass>,
+        consumed: bool,
+    ) -> Vec<String> {
+        let shared: Vec<_> = volumes.iter().cloned().map(Arc::new).collect();
+        let named = volumes
+            .iter()
+            .find(|volume| volume.name_any() == volume_name(claim));
+        let observed = Observed {
+            claim,
+            volume: named,
+            volumes: &shared,
+            class,
+            default_class: Some("standard").filter(|_| consumed),
+            consumed,
+            volumes_dir: Path::new("/data/volumes"),
+        };
+        let phase = |patch: &Value| patch["status"]["phase"].as_str().unwrap_or("status").to_owned();
+        plan(&observed)
+            .into_iter()
+            .map(|action| match action {
+                Action::PatchClaim(patch) => match patch["spec"]["storageClassName"].as_str() {
+                    Some(class) => format!("class {class}"),
+                    None => "claim".into(),
+                },
+                Action::PatchClaimStatus(patch) => format!("claim {}", phase(&patch)),
+                Action::PatchVolume { name, .. } => name,
+                Action::PatchVolumeStatus { name, patch } => format!("{name} {}", phase(&patch)),
+                Action::Provision(volume) => format!("provision {}", volume.name_any()),
+                Action::Reclaim { .. } | Action::LookAtClaim { .. } => unreachable!("not for claims"),
+                Action::Tell { reason, .. } => reason.into(),
+            })
+            .collect()
+    }
+
+    fn bound(volume: &str) -> PersistentVolumeClaim {
+        let mut claim = claim(json!({"volumeName": volume}));
+        claim
+            .annotations_mut()
+            .insert(BIND_COMPLETED.into(), "yes".into());
+        let status = json!({"phase": "Bound", "accessModes": ["ReadWriteOnce", "ReadWriteMany"], "capacity": {"storage": "1Gi"}});
+        claim.status = Some(serde_json::from_value(status).unwrap());
+        claim
+    }
+
+    fn taken(name: &str, by: &str) -> PersistentVolume {
+        let reference = json!({"namespace": "default", "name": "c", "uid": by});
+        let mut volume = volume(name, json!({"claimRef": reference}));
+        volume.status.as_mut().unwrap().phase = Some("Bound".into());
+        volume
+    }
+
+    #[test]
+    fn the_volume_is_won_before_the_claim_says_so() {
+        let free = volume("v", json!({"capacity": {"storage": "5Gi"}}));
+        let binding = ["v", "claim", "v Bound", "claim Bound"];
+        assert_eq!(
+            steps(&claim(json!({})), std::slice::from_ref(&free), None, false),
+            binding
+        );
+        let patches = bind(&claim(json!({})), &free);
+        let Action::PatchVolume { patch, .. } = &patches[0] else {
+            panic!("{patches:?}")
+        };
+        assert_eq!(patch["metadata"]["resourceVersion"], "8");
+        assert_eq!(
+            patch["metadata"]["annotations"],
+            json!({BOUND_BY_CONTROLLER: "yes"})
+        );
+        assert_eq!(patch["spec"]["claimRef"]["uid"], "c-uid");
+        let Action::PatchClaim(patch) = &patches[1] else {
+            panic!("{patches:?}")
+        };
+        assert_eq!(
+            *patch,
+            json!({
+                "metadata": {
+                    "uid": "c-uid", "resourceVersion": "7",
+                    "annotations": {BIND_COMPLETED: "yes", BOUND_BY_CONTROLLER: "yes"},
+                },
+                "spec": {"volumeName": "v"},
+            })
+        );
+        let Action::PatchClaimStatus(patch) = &patches[3] else {
+            panic!("{patches:?}")
+        };
+        assert_eq!(patch["status"]["capacity"], json!({"storage": "5Gi"}));
+    }
+
+    #[test]
+    fn an_interrupted_binding_goes_on_where_it_stopped() {
+        let claimed = taken("v", "c-uid");
+        assert_eq!(
+            steps(&claim(json!({})), std::slice::from_ref(&claimed), None, false),
+            ["claim", "claim Bound"]
+        );
+        let mut named = bound("v");
+        assert_eq!(
+            steps(&named, std::slice::from_ref(&claimed), None, false),
+            [""; 0]
+        );
+        named.status = None;
+        assert_eq!(steps(&named, &[claimed], None, false), ["claim Bound"]);
+    }
+
+    #[test]
+    fn what_cannot_be_bound_says_why() {
+        let fast = || json!({"storageClassName": "fast"});
+        let never = || class("fast", json!({"provisioner": NO_PROVISIONER}));
+        let delayed = || class("fast", json!({"volumeBindingMode": "WaitForFirstConsumer"}));
+        let provisioning = [
+            "provision pvc-c-uid",
+            "claim",
+            "pvc-c-uid Bound",
+            "claim Bound",
+            "ExternalProvisioning",
+            "Provisioning",
+            "ProvisioningSucceeded",
+        ];
+        let table: [(_, _, _, &[&str]); 9] = [
+            (json!({}), None, false, &["FailedBinding"]),
+            (json!({"storageClassName": null}), None, false, &["FailedBinding"]),
+            (json!({"storageClassName": null}), None, true, &["class standard"]),
+            (fast(), None, false, &["ProvisioningFailed"]),
+            (fast(), Some(never()), false, &["ProvisioningFailed"]),
+            (fast(), Some(delayed()), false, &["WaitForFirstConsumer"]),
+            (fast(), Some(delayed()), true, &provisioning),
+            (fast(), Some(class("fast", json!({}))), false, &provisioning),
+            (
+                json!({"storageClassName": "fast", "selector": {}}),
+                Some(class("fast", json!({}))),
+                false,
+                &["ProvisioningFailed"],
+            ),
+        ];
+        for (spec, class, consumed, expected) in table {
+            assert_eq!(
+                steps(&claim(spec.clone()), &[], class.as_ref(), consumed),
+                expected,
+                "{spec}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_claim_that_names_its_volume_waits_for_that_one() {
+        let named = claim(json!({"volumeName": "v"}));
+        let nothing = [""; 0];
+        assert_eq!(steps(&named, &[volume("other", json!({}))], None, false), nothing);
+        assert_eq!(steps(&named, &[taken("v", "another")], None, false), nothing);
+        let small = volume("v", json!({"capacity": {"storage": "1Ki"}}));
+        assert_eq!(steps(&named, &[small], None, false), ["VolumeMismatch"]);
+        let binding = ["v", "claim", "v Bound", "claim Bound"];
+        assert_eq!(steps(&named, &[volume("v", json!({}))], None, false), binding);
+    }
+
+    #[test]
+    fn a_bound_claim_without_its_volume_is_lost_and_says_it_once() {
+        let mut claim = bound("v");
+        assert_eq!(steps(&claim, &[], None, false), ["claim Lost", "ClaimLost"]);
+        assert_eq!(
+            steps(&claim, &[taken("v", "another")], None, false),
+            ["claim Lost", "ClaimMisbound"]
+        );
+        claim.status.as_mut().unwrap().phase = Some("Lost".into());
+        assert_eq!(steps(&claim, &[], None, false), [""; 0]);
+    }
+
+    #[test]
+    fn a_bound_claim_grows_where_its_class_allows_it() {
+        let mut claim = bound("v");
+        let bigger = json!({"requests": {"storage": "3Gi"}});
+        claim.spec.as_mut().unwrap().resources = serde_json::from_value(bigger).ok();
+        let mut volume = taken("v", "c-uid");
+        let growing = |allowed: bool| Some(class("fast", json!({"allowVolumeExpansion": allowed})));
+        assert_eq!(
+            steps(
+                &claim,
+                std::slice::from_ref(&volume),
+                growing(false).as_ref(),
+                false
+            ),
+            [""; 0]
+        );
+        assert_eq!(
+            steps(
+                &claim,
+                std::slice::from_ref(&volume),
+                growing(true).as_ref(),
+                false
+            ),
+            ["ExternalExpanding"]
+        );
+        let spec = volume.spec.as_mut().unwrap();
+        spec.host_path.as_mut().unwrap().path = "/data/volumes/default_c_c-uid".into();
+        assert_eq!(
+            steps(&claim, &[volume], growing(true).as_ref(), false),
+            ["v", "claim status", "VolumeResizeSuccessful"]
+        );
+    }
+
+    #[test]
+    fn nothing_is_bound_to_a_claim_that_is_deleted() {
+        let mut claim = claim(json!({}));
+        claim.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+        assert_eq!(steps(&claim, &[volume("v", json!({}))], None, false), [""; 0]);
+    }
+}

@@ -109,3 +109,105 @@ fn policy(volume: &PersistentVolume) -> &str {
     let policy = spec.and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref());
     policy.unwrap_or("Retain")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volume::testing::{claim, volume};
+
+    const DIR: &str = "/data/volumes";
+
+    #[expect(clippy::needless_pass_by_value, reason = "callers write json! in place")]
+    fn taken(change: Value, phase: &str) -> PersistentVolume {
+        let mut spec = json!({
+            "claimRef": {"namespace": "default", "name": "c", "uid": "c-uid"},
+            "hostPath": {"path": "/data/volumes/default_c_c-uid"},
+        });
+        spec.as_object_mut()
+            .unwrap()
+            .extend(change.as_object().unwrap().clone());
+        let mut volume = volume("v", spec);
+        volume.status.as_mut().unwrap().phase = Some(phase.into());
+        volume
+    }
+
+    fn steps(volume: &PersistentVolume, claim: Option<&PersistentVolumeClaim>) -> Vec<String> {
+        let short = |action| match action {
+            Action::PatchVolume { patch, .. } => format!("patch {}", patch["spec"]),
+            Action::PatchVolumeStatus { patch, .. } => patch["status"]["phase"].as_str().unwrap().into(),
+            Action::Reclaim { directory } => format!("remove {}", directory.display()),
+            Action::LookAtClaim { namespace, name } => format!("look at {namespace}/{name}"),
+            Action::Tell { reason, .. } => reason.into(),
+            other => unreachable!("not for volumes: {other:?}"),
+        };
+        plan(volume, claim, Path::new(DIR))
+            .into_iter()
+            .map(short)
+            .collect()
+    }
+
+    #[test]
+    fn a_volume_follows_its_claim() {
+        let mut fresh = volume("v", json!({}));
+        fresh.status = None;
+        assert_eq!(steps(&fresh, None), ["Available"]);
+        let reserved = json!({"claimRef": {"namespace": "default", "name": "c", "uid": null}});
+        assert_eq!(steps(&taken(reserved.clone(), "Pending"), None), ["Available"]);
+        let unbound = claim("c", json!({}));
+        assert_eq!(
+            steps(&taken(reserved, "Available"), Some(&unbound)),
+            ["look at default/c"]
+        );
+        assert_eq!(
+            steps(&taken(json!({}), "Available"), Some(&unbound)),
+            ["look at default/c"]
+        );
+        let bound = claim("c", json!({"volumeName": "v"}));
+        assert_eq!(steps(&taken(json!({}), "Pending"), Some(&bound)), ["Bound"]);
+        assert_eq!(steps(&taken(json!({}), "Bound"), Some(&bound)), [""; 0]);
+    }
+
+    #[test]
+    fn the_reclaim_policy_decides_when_the_claim_is_gone() {
+        let delete = json!({"persistentVolumeReclaimPolicy": "Delete"});
+        let remove = "remove /data/volumes/default_c_c-uid";
+        assert_eq!(steps(&taken(json!({}), "Bound"), None), ["Released"]);
+        assert_eq!(steps(&taken(json!({}), "Released"), None), [""; 0]);
+        assert_eq!(steps(&taken(delete.clone(), "Bound"), None), ["Released", remove]);
+        assert_eq!(steps(&taken(delete.clone(), "Failed"), None), [remove]);
+        // One of the same name is another claim.
+        let mut later = claim("c", json!({}));
+        later.metadata.uid = Some("later".into());
+        assert_eq!(steps(&taken(delete, "Bound"), Some(&later)), ["Released", remove]);
+        let recycle = json!({"persistentVolumeReclaimPolicy": "Recycle"});
+        assert_eq!(
+            steps(&taken(recycle, "Released"), None),
+            ["Failed", "VolumeFailedRecycle"]
+        );
+    }
+
+    #[test]
+    fn what_is_not_ours_is_never_removed() {
+        let delete = json!({"persistentVolumeReclaimPolicy": "Delete", "hostPath": {"path": "/home/me"}});
+        assert_eq!(
+            steps(&taken(delete.clone(), "Bound"), None),
+            ["Released", "Failed", "VolumeFailedDelete"]
+        );
+        assert_eq!(steps(&taken(delete, "Failed"), None), [""; 0]);
+    }
+
+    #[test]
+    fn a_volume_whose_claim_took_another_is_free_again() {
+        let elsewhere = claim("c", json!({"volumeName": "other"}));
+        let ours = taken(json!({}), "Bound");
+        assert_eq!(
+            steps(&ours, Some(&elsewhere)),
+            ["patch {\"claimRef\":{\"resourceVersion\":null,\"uid\":null}}"]
+        );
+        let mut chosen = ours;
+        chosen
+            .annotations_mut()
+            .insert(BOUND_BY_CONTROLLER.into(), "yes".into());
+        assert_eq!(steps(&chosen, Some(&elsewhere)), ["patch {\"claimRef\":null}"]);
+    }
+}
