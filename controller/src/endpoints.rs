@@ -168,3 +168,113 @@ fn truncate(subsets: &mut Vec<EndpointSubset>) -> bool {
     subsets.retain(|subset| subset.addresses.is_some() || subset.not_ready_addresses.is_some());
     cut
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpointslice::testing::{pod, service};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use serde_json::{Value, json};
+
+    fn unready(ordinal: usize) -> Pod {
+        pod(
+            ordinal,
+            json!({"conditions": [{"type": "Ready", "status": "False"}]}),
+        )
+    }
+
+    fn created(service: &Service, pods: &[Pod]) -> Endpoints {
+        match plan(service, pods, None, "now") {
+            Some(Action::Create(endpoints)) => *endpoints,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn addresses(endpoints: &Endpoints) -> Value {
+        let ips = |list: &Option<Vec<EndpointAddress>>| -> Vec<String> {
+            list.iter().flatten().map(|address| address.ip.clone()).collect()
+        };
+        let subsets = endpoints.subsets.iter().flatten();
+        json!(
+            subsets
+                .map(|s| (ips(&s.addresses), ips(&s.not_ready_addresses)))
+                .collect::<Vec<_>>()
+        )
+    }
+
+    #[test]
+    fn ready_and_unready_pods_share_a_subset_sorted() {
+        let service = service(json!({"clusterIP": "None", "ports": [{"name": "web", "port": 80}]}));
+        let endpoints = created(&service, &[pod(2, json!({})), unready(1), pod(0, json!({}))]);
+        assert_eq!(
+            addresses(&endpoints),
+            json!([[["127.1.0.0", "127.1.0.2"], ["127.1.0.1"]]])
+        );
+        assert_eq!(
+            json!(endpoints.metadata.labels),
+            json!({"team": "a", "service.kubernetes.io/headless": "", "endpoints.kubernetes.io/managed-by": "endpoint-controller"})
+        );
+        assert_eq!(
+            json!(endpoints.subsets.unwrap()[0].ports),
+            json!([{"name": "web", "port": 80, "protocol": "TCP"}])
+        );
+    }
+
+    #[test]
+    fn terminating_pods_are_left_out_unless_not_ready_ones_are_published() {
+        let mut gone = pod(0, json!({}));
+        gone.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+        let pods = [gone, unready(1)];
+        let usual = created(&service(json!({"ports": [{"port": 80}]})), &pods);
+        assert_eq!(addresses(&usual), json!([[[], ["127.1.0.1"]]]));
+        let publishing = json!({"ports": [{"port": 80}], "publishNotReadyAddresses": true});
+        let published = created(&service(publishing), &pods);
+        assert_eq!(addresses(&published), json!([[["127.1.0.0", "127.1.0.1"], []]]));
+    }
+
+    #[test]
+    fn a_headless_service_may_have_no_ports() {
+        let portless = service(json!({"clusterIP": "None"}));
+        let endpoints = created(&portless, &[pod(0, json!({}))]);
+        assert_eq!(addresses(&endpoints), json!([[["127.1.0.0"], []]]));
+        assert_eq!(endpoints.subsets.unwrap()[0].ports, None);
+    }
+
+    #[test]
+    fn what_is_right_is_not_written_again_and_no_pods_mean_no_subsets() {
+        let service = service(json!({"ports": [{"port": 80}]}));
+        let pods = [pod(0, json!({}))];
+        let endpoints = created(&service, &pods);
+        assert_eq!(plan(&service, &pods, Some(&endpoints), "later"), None);
+        let none: [Pod; 0] = [];
+        match plan(&service, &none, Some(&endpoints), "later") {
+            Some(Action::Update(updated)) => {
+                assert_eq!(updated.subsets, None);
+                assert_eq!(updated.annotations()[LAST_CHANGE], "later");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(created(&service, &none).subsets, None);
+    }
+
+    #[test]
+    fn beyond_its_capacity_the_object_is_cut_off_and_says_so() {
+        let service = service(json!({"ports": [{"port": 80}]}));
+        let mut pods: Vec<_> = (0..1001).map(|ordinal| pod(ordinal, json!({}))).collect();
+        let endpoints = created(&service, &pods);
+        assert_eq!(
+            endpoints.subsets.as_ref().unwrap()[0]
+                .addresses
+                .as_ref()
+                .unwrap()
+                .len(),
+            1000
+        );
+        assert_eq!(endpoints.annotations()[OVER_CAPACITY], "truncated");
+        pods.truncate(1);
+        match plan(&service, &pods, Some(&endpoints), "later") {
+            Some(Action::Update(updated)) => assert!(!updated.annotations().contains_key(OVER_CAPACITY)),
+            other => panic!("{other:?}"),
+        }
+    }
+}

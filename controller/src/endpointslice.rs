@@ -3,6 +3,8 @@
 
 pub mod endpoint;
 pub mod plan;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use crate::endpoints;
 use crate::runtime::{Cache, Context, Key, Moved, Queue, not_found, watch, work};

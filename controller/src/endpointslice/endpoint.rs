@@ -199,3 +199,100 @@ pub fn selects(service: &Service, pod: &Pod) -> bool {
     service.metadata.namespace == pod.metadata.namespace
         && selector(service).is_some_and(|selector| crate::selector::equal(selector, pod.labels()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpointslice::testing::{pod, service};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use serde_json::json;
+
+    #[test]
+    fn conditions_follow_readiness_deletion_and_what_the_service_publishes() {
+        for ready in [true, false] {
+            for deleted in [true, false] {
+                for published in [true, false] {
+                    let status = if ready { "True" } else { "False" };
+                    let mut pod = pod(0, json!({"conditions": [{"type": "Ready", "status": status}]}));
+                    pod.metadata.deletion_timestamp = deleted.then_some(Time(jiff::Timestamp::UNIX_EPOCH));
+                    let service = service(json!({"publishNotReadyAddresses": published}));
+                    let found = endpoint(&pod, &service, Family::IPv4)
+                        .unwrap()
+                        .conditions
+                        .unwrap();
+                    assert_eq!(found.ready, Some(published || (ready && !deleted)));
+                    assert_eq!((found.serving, found.terminating), (Some(ready), Some(deleted)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_hostname_is_handed_out_only_by_the_governing_service() {
+        let mut pod = pod(0, json!({}));
+        assert_eq!(hostname(&pod, &service(json!({}))).as_deref(), Some("web-0"));
+        let mut other = service(json!({}));
+        other.metadata.name = Some("other".into());
+        assert_eq!(hostname(&pod, &other), None);
+        other = service(json!({}));
+        other.metadata.namespace = Some("other".into());
+        assert_eq!(hostname(&pod, &other), None);
+        pod.spec.as_mut().unwrap().hostname = Some(String::new());
+        assert_eq!(hostname(&pod, &service(json!({}))), None);
+    }
+
+    #[test]
+    fn finished_pods_and_those_without_address_are_no_endpoints() {
+        for (status, expected) in [
+            (json!({}), true),
+            (json!({"phase": "Pending"}), true),
+            (json!({"phase": "Succeeded"}), false),
+            (json!({"phase": "Failed"}), false),
+            (json!({"podIP": ""}), false),
+            (json!({"podIP": null, "podIPs": [{"ip": "fd00::1"}]}), true),
+        ] {
+            assert_eq!(is_endpoint(&pod(0, status.clone())), expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn each_family_has_its_own_address() {
+        let pod = pod(0, json!({"podIPs": [{"ip": "127.1.0.0"}, {"ip": "fd00::1"}]}));
+        assert_eq!(address(&pod, Family::IPv4), Some("127.1.0.0"));
+        assert_eq!(address(&pod, Family::IPv6), Some("fd00::1"));
+        let table = [
+            (
+                json!({"ipFamilies": ["IPv6", "IPv4"]}),
+                vec![Family::IPv6, Family::IPv4],
+            ),
+            (json!({"ipFamilies": null}), vec![Family::IPv4]),
+            (
+                json!({"ipFamilies": null, "clusterIP": "fd00::9"}),
+                vec![Family::IPv6],
+            ),
+            (
+                json!({"ipFamilies": null, "clusterIP": "None"}),
+                vec![Family::IPv4, Family::IPv6],
+            ),
+        ];
+        for (spec, expected) in table {
+            assert_eq!(families(&service(spec.clone())), expected, "{spec}");
+        }
+    }
+
+    #[test]
+    fn sidecars_have_ports_and_other_init_containers_have_none() {
+        let ports_of = |restart: serde_json::Value| {
+            let mut pod = pod(0, json!({}));
+            let port = json!([{"name": "http", "containerPort": 81}]);
+            let init = json!([{"name": "c", "restartPolicy": restart, "ports": port}]);
+            pod.spec.as_mut().unwrap().init_containers = serde_json::from_value(init).unwrap();
+            ports(
+                &pod,
+                &service(json!({"ports": [{"port": 80, "targetPort": "http"}]})),
+            )
+        };
+        assert_eq!(ports_of(json!("Always"))[0].port, Some(81));
+        assert_eq!(ports_of(json!(null)), []);
+    }
+}

@@ -286,3 +286,196 @@ fn group_of(slice: &EndpointSlice) -> Option<Group> {
     let ports = slice.ports.iter().flatten().cloned().map(port_key).collect();
     Some((family, ports))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpointslice::testing::{pod, service};
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    const NOW: &str = "2026-01-01T00:00:00Z";
+
+    /// What the API server would hold after the actions.
+    fn apply(slices: &[EndpointSlice], actions: Vec<Action>, counter: &mut usize) -> Vec<EndpointSlice> {
+        let mut slices = slices.to_vec();
+        for action in actions {
+            match action {
+                Action::Create(mut slice) => {
+                    *counter += 1;
+                    slice.metadata.name = Some(format!("web-{counter}"));
+                    slice.metadata.generate_name = None;
+                    slices.push(*slice);
+                }
+                Action::Update(slice) => {
+                    let old = slices.iter_mut().find(|old| old.name_any() == slice.name_any());
+                    let old = old.expect("an update is of a slice that is there");
+                    assert_eq!(old.address_type, slice.address_type, "addressType is immutable");
+                    *old = *slice;
+                }
+                Action::Delete(slice) => slices.retain(|old| old.name_any() != slice.name_any()),
+            }
+        }
+        slices
+    }
+
+    fn addresses(slice: &EndpointSlice) -> Vec<String> {
+        let endpoints = slice.endpoints.iter().flatten();
+        endpoints
+            .flat_map(|endpoint| endpoint.addresses.clone())
+            .collect()
+    }
+
+    #[test]
+    fn a_new_slice_is_as_upstream_writes_it() {
+        let service = service(json!({"clusterIP": "None", "ports": [{"name": "web", "port": 80}]}));
+        let actions = plan(&service, &[pod(0, json!({}))], &[], NOW);
+        let [Action::Create(slice)] = &actions[..] else {
+            panic!("{actions:?}")
+        };
+        let expected = json!({
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "addressType": "IPv4",
+            "endpoints": [{
+                "addresses": ["127.1.0.0"],
+                "conditions": {"ready": true, "serving": true, "terminating": false},
+                "hostname": "web-0",
+                "nodeName": "node",
+                "targetRef": {"kind": "Pod", "namespace": "default", "name": "web-0", "uid": "web-0-uid"},
+            }],
+            "metadata": {
+                "generateName": "web-",
+                "namespace": "default",
+                "annotations": {"endpoints.kubernetes.io/last-change-trigger-time": NOW},
+                "labels": {
+                    "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
+                    "kubernetes.io/service-name": "web",
+                    "service.kubernetes.io/headless": "",
+                    "team": "a",
+                },
+                "ownerReferences": [{
+                    "apiVersion": "v1", "kind": "Service", "name": "web", "uid": "web-uid",
+                    "controller": true, "blockOwnerDeletion": true,
+                }],
+            },
+            "ports": [{"name": "web", "port": 80, "protocol": "TCP"}],
+        });
+        assert_eq!(serde_json::to_value(slice).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_change_of_readiness_is_one_update_of_one_slice() {
+        let service = service(json!({"ports": [{"port": 80}]}));
+        let mut pods = vec![pod(0, json!({})), pod(1, json!({}))];
+        let mut counter = 0;
+        let slices = apply(&[], plan(&service, &pods, &[], NOW), &mut counter);
+        assert_eq!(plan(&service, &pods, &slices, "later"), []);
+        pods[1] = pod(1, json!({"conditions": [{"type": "Ready", "status": "False"}]}));
+        let actions = plan(&service, &pods, &slices, "later");
+        let [Action::Update(slice)] = &actions[..] else {
+            panic!("{actions:?}")
+        };
+        let ready = slice
+            .endpoints
+            .iter()
+            .flatten()
+            .map(|e| e.conditions.as_ref().unwrap().ready);
+        assert_eq!(ready.collect::<Vec<_>>(), [Some(true), Some(false)]);
+        assert_eq!(slice.annotations()[LAST_CHANGE], "later");
+    }
+
+    #[test]
+    fn a_service_without_pods_has_an_empty_slice_that_the_first_pod_fills() {
+        let service = service(json!({"ports": [{"port": 80}]}));
+        let none: [Pod; 0] = [];
+        let empty = apply(&[], plan(&service, &none, &[], NOW), &mut 0);
+        assert_eq!(empty.len(), 1);
+        assert_eq!(
+            (&empty[0].endpoints, &empty[0].ports),
+            (&Some(vec![]), &Some(vec![]))
+        );
+        assert_eq!(plan(&service, &none, &empty, NOW), []);
+        let actions = plan(&service, &[pod(0, json!({}))], &empty, NOW);
+        assert!(matches!(&actions[..], [Action::Update(_)]), "{actions:?}");
+    }
+
+    #[test]
+    fn named_target_ports_split_pods_by_what_they_have() {
+        let service = service(json!({"ports": [{"port": 80, "targetPort": "http"}]}));
+        let with = |ordinal: usize, port: Value| {
+            let mut pod = pod(ordinal, json!({}));
+            let containers = json!([{"name": "c", "ports": [{"name": "http", "containerPort": port}]}]);
+            pod.spec.as_mut().unwrap().containers = serde_json::from_value(containers).unwrap();
+            pod
+        };
+        let pods = [
+            with(0, json!(8080)),
+            with(1, json!(9090)),
+            pod(2, json!({})),
+            with(3, json!(8080)),
+        ];
+        let slices = apply(&[], plan(&service, &pods, &[], NOW), &mut 0);
+        let found: Vec<_> = slices
+            .iter()
+            .map(|slice| {
+                (
+                    slice.ports.iter().flatten().map(|p| p.port).collect::<Vec<_>>(),
+                    addresses(slice),
+                )
+            })
+            .collect();
+        let ip = |ordinal: usize| format!("127.1.0.{ordinal}");
+        assert_eq!(
+            found,
+            [
+                (vec![], vec![ip(2)]),
+                (vec![Some(8080)], vec![ip(0), ip(3)]),
+                (vec![Some(9090)], vec![ip(1)]),
+            ]
+        );
+    }
+
+    #[test]
+    fn slices_of_others_and_services_without_selector_are_left_alone() {
+        let ours = service(json!({"ports": [{"port": 80}]}));
+        let mut foreign = apply(&[], plan(&ours, &[pod(0, json!({}))], &[], NOW), &mut 0);
+        foreign[0].labels_mut().insert(MANAGED_BY.into(), "me".into());
+        let none: [Pod; 0] = [];
+        let actions = plan(&ours, &none, &foreign, NOW);
+        assert!(matches!(&actions[..], [Action::Create(_)]), "{actions:?}");
+        for spec in [
+            json!({"selector": null}),
+            json!({"selector": {}}),
+            json!({"type": "ExternalName"}),
+        ] {
+            assert_eq!(plan(&service(spec), &[pod(0, json!({}))], &[], NOW), []);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        /// Whatever pods come, change and go: every endpoint is in exactly one slice, none is too full,
+        /// and a second look finds nothing to do.
+        #[test]
+        fn slices_hold_each_endpoint_once_and_settle(
+            rounds in prop::collection::vec(prop::collection::btree_set(0usize..250, 0..230), 1..6),
+        ) {
+            let service = service(json!({"ports": [{"port": 80}]}));
+            let (mut slices, mut counter) = (vec![], 0);
+            for round in rounds {
+                let pods: Vec<_> = round.iter().map(|ordinal| pod(*ordinal, json!({}))).collect();
+                slices = apply(&slices, plan(&service, &pods, &slices, NOW), &mut counter);
+                let mut held: Vec<_> = slices.iter().flat_map(addresses).collect();
+                held.sort();
+                let mut wanted: Vec<_> = round.iter().map(|ordinal| format!("127.1.0.{ordinal}")).collect();
+                wanted.sort();
+                prop_assert_eq!(held, wanted);
+                prop_assert!(slices.iter().all(|slice| addresses(slice).len() <= MAX_ENDPOINTS));
+                prop_assert!(!slices.is_empty());
+                prop_assert_eq!(plan(&service, &pods, &slices, "later"), []);
+            }
+        }
+    }
+}
