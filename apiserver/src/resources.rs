@@ -1,7 +1,6 @@
 //! The list of kinds. Adding one means one file in `resources/` and one line here.
 
 mod address;
-
 mod changes;
 pub mod claim_spec;
 mod config_map;

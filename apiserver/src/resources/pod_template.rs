@@ -1,7 +1,8 @@
 //! PodTemplate: a pod's description that is kept by itself.
 
-use super::parts;
+use super::{parts, pod};
 use crate::resource::{Column, Kind, Names};
+use crate::validation::{Invalid, Path};
 use serde_json::Value;
 
 static NAMES: Names = Names {
@@ -40,6 +41,16 @@ impl Kind for PodTemplate {
         new["template"] != old["template"]
     }
 
+    fn set_defaults(&self, object: &mut Value) {
+        if let Some(spec) = object.pointer_mut("/template/spec") {
+            pod::defaults::pod_spec(spec);
+        }
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<Invalid> {
+        pod::validate::template(&object["template"], &Path::new("template"))
+    }
+
     fn columns(&self) -> &'static [Column] {
         &COLUMNS
     }
@@ -57,5 +68,37 @@ impl Kind for PodTemplate {
             each("image"),
             parts::labels(&template["metadata"]["labels"]),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn template() -> Value {
+        let spec =
+            json!({"containers": [{"name": "c", "image": "nginx:1.27"}, {"name": "d", "image": "x:1"}]});
+        let mut object = json!({"metadata": {"name": "t"}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": spec}});
+        PodTemplate.set_defaults(&mut object);
+        object
+    }
+
+    #[test]
+    fn a_template_gets_a_pods_defaults_and_rules() {
+        let mut object = template();
+        assert_eq!(object["template"]["spec"]["restartPolicy"], "Always");
+        assert_eq!(PodTemplate.validate_create(&object), []);
+        object["template"]["spec"]["containers"][0]["name"] = "C_".into();
+        assert_eq!(
+            PodTemplate.validate_create(&object)[0].field,
+            "template.spec.containers[0].name"
+        );
+    }
+
+    #[test]
+    fn the_table_lists_containers_and_labels() {
+        let cells = PodTemplate.cells(&template(), jiff::Timestamp::UNIX_EPOCH);
+        assert_eq!(cells, ["t", "c,d", "nginx:1.27,x:1", "a=b"]);
     }
 }

@@ -2,8 +2,8 @@
 //! by itself (hostPath, local, nfs) and csi are checked in full; of the others only that there is one.
 
 use crate::resources::changes::{Field, Shape};
-use crate::resources::parts;
-use crate::validation::{Invalid, names};
+use crate::resources::pod::validate::affinity::node_selector;
+use crate::validation::{Invalid, Path, names};
 use serde_json::Value;
 
 const SECRET: &[Field] = &[
@@ -244,97 +244,14 @@ fn host_path_type(value: &Value) -> Option<Invalid> {
 
 /// Which nodes reach the volume: at least one term, each of right requirements.
 pub fn node_affinity(affinity: &Value) -> Vec<Invalid> {
-    let field = "spec.nodeAffinity.required";
-    let required = &affinity["required"];
+    let path = Path::new("spec").child("nodeAffinity").child("required");
     if affinity.is_null() {
         return Vec::new();
     }
-    if required.is_null() {
-        return vec![Invalid::required(field, "must specify required node constraints")];
+    if affinity["required"].is_null() {
+        return vec![Invalid::required(path, "must specify required node constraints")];
     }
-    let terms: Vec<&Value> = parts::items(&required["nodeSelectorTerms"]).collect();
-    let field = format!("{field}.nodeSelectorTerms");
-    if terms.is_empty() {
-        return vec![Invalid::required(
-            field,
-            "must have at least one node selector term",
-        )];
-    }
-    let mut invalid = Vec::new();
-    for (i, term) in terms.iter().enumerate() {
-        for (j, requirement) in parts::items(&term["matchExpressions"]).enumerate() {
-            invalid.extend(expression(
-                &format!("{field}[{i}].matchExpressions[{j}]"),
-                requirement,
-            ));
-        }
-        for (j, requirement) in parts::items(&term["matchFields"]).enumerate() {
-            invalid.extend(match_field(
-                &format!("{field}[{i}].matchFields[{j}]"),
-                requirement,
-            ));
-        }
-    }
-    invalid
-}
-
-fn expression(field: &str, requirement: &Value) -> Vec<Invalid> {
-    let values = parts::items(&requirement["values"]).count();
-    let field_of = |child: &str| format!("{field}.{child}");
-    let operator = requirement["operator"].as_str().unwrap_or_default();
-    let wrong = match operator {
-        "In" | "NotIn" if values == 0 => Some(Invalid::required(
-            field_of("values"),
-            "must be specified when `operator` is 'In' or 'NotIn'",
-        )),
-        "Exists" | "DoesNotExist" if values > 0 => Some(Invalid::forbidden(
-            field_of("values"),
-            "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
-        )),
-        "Gt" | "Lt" if values != 1 => Some(Invalid::required(
-            field_of("values"),
-            "must be specified single value when `operator` is 'Lt' or 'Gt'",
-        )),
-        "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => None,
-        other => Some(Invalid::malformed(
-            field_of("operator"),
-            other,
-            "not a valid selector operator",
-        )),
-    };
-    let key = requirement["key"].as_str().unwrap_or_default();
-    let mut invalid: Vec<Invalid> = wrong.into_iter().collect();
-    invalid.extend(Invalid::each(field_of("key"), key, names::qualified_name(key)));
-    for (i, value) in parts::texts(&requirement["values"]).enumerate() {
-        let messages = names::label_value(value);
-        invalid.extend(Invalid::each(field_of(&format!("values[{i}]")), value, messages));
-    }
-    invalid
-}
-
-/// A field can only be the node's name, and that one name.
-fn match_field(field: &str, requirement: &Value) -> Vec<Invalid> {
-    let field_of = |child: &str| format!("{field}.{child}");
-    let mut invalid = Vec::new();
-    let operator = requirement["operator"].as_str().unwrap_or_default();
-    if !["In", "NotIn"].contains(&operator) {
-        let detail = "not a valid selector operator";
-        invalid.push(Invalid::malformed(field_of("operator"), operator, detail));
-    } else if parts::items(&requirement["values"]).count() != 1 {
-        let detail = "must be only one value when `operator` is 'In' or 'NotIn' for node field selector";
-        invalid.push(Invalid::required(field_of("values"), detail));
-    }
-    let key = requirement["key"].as_str().unwrap_or_default();
-    if key != "metadata.name" {
-        let detail = "not a valid field selector key";
-        invalid.push(Invalid::malformed(field_of("key"), key, detail));
-    } else {
-        for (i, value) in parts::texts(&requirement["values"]).enumerate() {
-            let messages = names::dns1123_subdomain(value);
-            invalid.extend(Invalid::each(field_of(&format!("values[{i}]")), value, messages));
-        }
-    }
-    invalid
+    node_selector(&affinity["required"], &path)
 }
 
 /// Whether two affinities are the same, except that a beta label may have become the final one.
@@ -430,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn node_affinity_is_checked_down_to_its_values() {
+    fn node_affinity_has_terms_of_right_requirements() {
         let affinity = |expression: Value| json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}});
         let table = [
             (Value::Null, 0),

@@ -1,6 +1,6 @@
 //! Validation of a pod's spec, in upstream's order; the same for a pod and, with another path, a template.
 
-mod affinity;
+pub mod affinity;
 mod container;
 mod dns;
 mod environment;
