@@ -8,7 +8,7 @@ use crate::path::{self, ResourcePath};
 use crate::resource::{Kind, Subresource};
 use crate::respond;
 use crate::server::Server;
-use crate::{discovery, health, resources, subresources, verbs, version};
+use crate::{discovery, health, openapi, resources, subresources, verbs, version};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -35,6 +35,7 @@ pub fn router(server: Arc<Server>) -> Router {
         .merge(discovery::routes(&discovered, &OTHER_PATHS))
         .merge(health::routes(server.store.clone(), server.options.stop.clone()))
         .merge(version::routes())
+        .merge(openapi::routes(kinds))
         .merge(metrics.routes())
         .fallback(resource)
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
@@ -44,7 +45,15 @@ pub fn router(server: Arc<Server>) -> Router {
 }
 
 /// What `/` lists besides discovery.
-const OTHER_PATHS: [&str; 5] = ["/healthz", "/livez", "/metrics", "/readyz", "/version"];
+const OTHER_PATHS: [&str; 7] = [
+    "/healthz",
+    "/livez",
+    "/metrics",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/readyz",
+    "/version",
+];
 
 /// A panic in a handler: the client gets a Status, the log the panic's words.
 // tower-http calls it with the box.
