@@ -18,13 +18,12 @@ pub enum PatchType {
     StrategicMerge,
 }
 
-/// Why a patch was refused, with upstream's whole message; `error.rs` makes the Status.
+/// Why a patch was refused, with upstream's whole message.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PatchError {
     /// 400 BadRequest.
     BadRequest(String),
-    /// 422 Invalid without a kind: an object with the Status's `message` and `details` (which has `causes` or
-    /// is empty).
+    /// 422 Invalid without a kind: the whole Status.
     Unprocessable(Value),
     /// 413, a JSON patch with too many operations or too large a result.
     TooLarge(String),
@@ -35,18 +34,32 @@ pub enum PatchError {
 impl PatchError {
     /// What upstream answers to a well-formed patch that cannot be applied; it keeps the reason to itself.
     fn rejected() -> Self {
-        Self::Unprocessable(json!({
-            "message": "the server rejected our request due to an error in our request",
-            "details": {},
-        }))
+        Self::unprocessable(
+            "the server rejected our request due to an error in our request",
+            &json!({}),
+        )
     }
 
     /// A result that is no object of its kind; `shown` is what upstream shows as the patch.
     fn invalid(shown: &str, detail: &str) -> Self {
         let message = format!("Invalid value: {}: {detail}", Value::from(shown));
+        let cause = json!({"reason": "FieldValueInvalid", "message": message, "field": "patch"});
+        Self::unprocessable(
+            &format!(" \"\" is invalid: patch: {message}"),
+            &json!({"causes": [cause]}),
+        )
+    }
+
+    fn unprocessable(message: &str, details: &Value) -> Self {
         Self::Unprocessable(json!({
-            "message": format!(" \"\" is invalid: patch: {message}"),
-            "details": {"causes": [{"reason": "FieldValueInvalid", "message": message, "field": "patch"}]},
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": message,
+            "reason": "Invalid",
+            "details": details,
+            "code": 422,
         }))
     }
 }

@@ -17,8 +17,9 @@ pub(crate) mod types;
 pub(crate) use self::decode::Words;
 pub(crate) use self::document::Document;
 pub(crate) use self::encode::{go_json, go_print};
-pub(crate) use self::facts::ListKind;
-pub(crate) use self::types::{Field, Node, find};
+pub(crate) use self::facts::{Facts, ListKind};
+pub(crate) use self::time::{Precision, write as write_time};
+pub(crate) use self::types::{Field, Node, Struct, find};
 
 use serde_json::Value;
 

@@ -191,6 +191,7 @@ fn a_result_of_a_wrong_type_is_shown_whole() {
                    \\\"metadata\\\":{\\\"name\\\":\\\"a\\\",\\\"labels\\\":{\\\"x\\\":\\\"1\\\"}}}\": \
                    json: cannot unmarshal number into Go struct field ConfigMap.data of type string";
     let expected = PatchError::Unprocessable(json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Invalid", "code": 422,
         "message": format!(" \"\" is invalid: patch: {message}"),
         "details": {"causes": [{"reason": "FieldValueInvalid", "message": message, "field": "patch"}]},
     }));

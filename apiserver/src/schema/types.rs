@@ -13,7 +13,6 @@ pub(crate) struct Struct {
     /// The name of its definition, for example `io.k8s.api.core.v1.PodSpec`.
     pub name: &'static str,
     /// Whether managedFields see it as one value.
-    #[expect(dead_code, reason = "read by managed fields, which come next")]
     pub atomic: bool,
     // Set once, after the struct can be found by its name, so that types may refer to themselves.
     fields: OnceLock<Box<[Field]>>,
