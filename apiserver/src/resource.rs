@@ -190,6 +190,11 @@ pub trait Kind: Send + Sync + 'static {
         crate::resources::default_cells(object, now)
     }
 
+    /// The `conditions` of a row: said of an object that has ended, which clients may leave out or shade.
+    fn row_conditions(&self, _object: &Value) -> Option<Value> {
+        None
+    }
+
     /// Convert from the stored form (another group's or version's) to this one, and back: only for
     /// `events.k8s.io`. `apiVersion` and `kind` are set by the caller.
     #[allow(

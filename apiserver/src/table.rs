@@ -56,6 +56,9 @@ pub fn table(
             let cells = kind.cells(object, now).into_iter().zip(columns);
             let mut row =
                 json!({ "cells": cells.map(|(cell, column)| or_zero(cell, column)).collect::<Vec<_>>() });
+            if let Some(conditions) = kind.row_conditions(object) {
+                row["conditions"] = conditions;
+            }
             match include {
                 IncludeObject::None => row["object"] = Value::Null,
                 IncludeObject::Metadata => row["object"] = partial_object_metadata(object),

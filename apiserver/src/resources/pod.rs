@@ -148,6 +148,10 @@ impl Kind for Pod {
     fn cells(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
         table::cells(object, now)
     }
+
+    fn row_conditions(&self, object: &Value) -> Option<Value> {
+        table::row_conditions(object)
+    }
 }
 
 /// `podIP` is the first of `podIPs`, whichever of the two was written.

@@ -5,7 +5,7 @@ use super::super::parts;
 use crate::resource::Column;
 use crate::table;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A pod's columns.
 pub static COLUMNS: [Column; 9] = [
@@ -44,6 +44,16 @@ pub fn cells(pod: &Value, now: Timestamp) -> Vec<Value> {
         or_none(text(status, "nominatedNodeName")).into(),
         readiness_gates(spec, status).into(),
     ]
+}
+
+/// A row of a pod that has ended says so.
+pub fn row_conditions(pod: &Value) -> Option<Value> {
+    let (reason, message) = match text(&pod["status"], "phase") {
+        "Succeeded" => ("Succeeded", "The pod has completed successfully."),
+        "Failed" => ("Failed", "The pod failed."),
+        _ => return None,
+    };
+    Some(json!([{"type": "Completed", "status": "True", "reason": reason, "message": message}]))
 }
 
 fn or_none(text: &str) -> &str {
@@ -217,7 +227,6 @@ fn end(terminated: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn shown(pod: &Value) -> (String, String, String) {
         let summary = Summary::of(pod);

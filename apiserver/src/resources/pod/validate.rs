@@ -4,6 +4,7 @@ pub mod affinity;
 mod container;
 mod dns;
 mod environment;
+mod mount;
 mod probe;
 mod requirements;
 mod security;
@@ -63,14 +64,8 @@ pub fn pod_spec(spec: &Value, pod_name: Option<&str>, path: &Path) -> Vec<Invali
 /// The second half of upstream's list: names, deadlines, tolerations, what the scheduler reads.
 fn scheduling(spec: &Value, path: &Path) -> Vec<Invalid> {
     let mut problems = Vec::new();
-    let mut name = |field: &str, rule: fn(&str) -> Vec<String>| {
-        let value = text(spec, field);
-        if !value.is_empty() {
-            problems.extend(Invalid::each(path.child(field), value, rule(value)));
-        }
-    };
-    name("serviceAccountName", dns1123_subdomain);
-    name("nodeName", dns1123_subdomain);
+    problems.extend(optional_name(spec, "serviceAccountName", dns1123_subdomain, path));
+    problems.extend(optional_name(spec, "nodeName", dns1123_subdomain, path));
     if let Some(seconds) = spec["activeDeadlineSeconds"].as_i64() {
         for message in numbers::in_range(seconds, 1, i64::from(i32::MAX)) {
             problems.push(Invalid::malformed(
@@ -80,14 +75,8 @@ fn scheduling(spec: &Value, path: &Path) -> Vec<Invalid> {
             ));
         }
     }
-    let mut name = |field: &str, rule: fn(&str) -> Vec<String>| {
-        let value = text(spec, field);
-        if !value.is_empty() {
-            problems.extend(Invalid::each(path.child(field), value, rule(value)));
-        }
-    };
-    name("hostname", dns1123_label);
-    name("subdomain", dns1123_label);
+    problems.extend(optional_name(spec, "hostname", dns1123_label, path));
+    problems.extend(optional_name(spec, "subdomain", dns1123_label, path));
     problems.extend(tolerations(
         items(spec, "tolerations"),
         &path.child("tolerations"),
@@ -96,14 +85,8 @@ fn scheduling(spec: &Value, path: &Path) -> Vec<Invalid> {
         items(spec, "hostAliases"),
         &path.child("hostAliases"),
     ));
-    let mut name = |field: &str, rule: fn(&str) -> Vec<String>| {
-        let value = text(spec, field);
-        if !value.is_empty() {
-            problems.extend(Invalid::each(path.child(field), value, rule(value)));
-        }
-    };
-    name("priorityClassName", dns1123_subdomain);
-    name("runtimeClassName", dns1123_subdomain);
+    problems.extend(optional_name(spec, "priorityClassName", dns1123_subdomain, path));
+    problems.extend(optional_name(spec, "runtimeClassName", dns1123_subdomain, path));
     if let Some(policy) = spec["preemptionPolicy"].as_str() {
         problems.extend(one_of(
             policy,
@@ -114,6 +97,14 @@ fn scheduling(spec: &Value, path: &Path) -> Vec<Invalid> {
     problems.extend(requirements::overhead(&spec["overhead"], &path.child("overhead")));
     problems.extend(security::operating_system(spec, path));
     problems
+}
+
+/// A name that may be left out.
+fn optional_name(spec: &Value, field: &str, rule: fn(&str) -> Vec<String>, path: &Path) -> Vec<Invalid> {
+    match text(spec, field) {
+        "" => Vec::new(),
+        name => Invalid::each(path.child(field), name, rule(name)),
+    }
 }
 
 /// A value of an enumeration that must be there.

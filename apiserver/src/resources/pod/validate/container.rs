@@ -1,7 +1,7 @@
 //! Containers of all three lists: what they share, and what only some of them may have.
 
 use super::super::super::json::{flag, integer, items, text};
-use super::{Context, environment, one_of, probe, requirements, security, volume};
+use super::{Context, environment, mount, one_of, probe, requirements, security};
 use crate::validation::{Invalid, Path, dns1123_label, names, numbers};
 use serde_json::Value;
 
@@ -160,8 +160,8 @@ fn common(context: &Context<'_>, container: &Value, path: &Path) -> Vec<Invalid>
         items(container, "envFrom"),
         &path.child("envFrom"),
     ));
-    problems.extend(volume::mounts(context, container, &path.child("volumeMounts")));
-    problems.extend(volume::devices(context, container, &path.child("volumeDevices")));
+    problems.extend(mount::mounts(context, container, &path.child("volumeMounts")));
+    problems.extend(mount::devices(context, container, &path.child("volumeDevices")));
     problems.extend(one_of(
         text(container, "imagePullPolicy"),
         &["Always", "IfNotPresent", "Never"],
