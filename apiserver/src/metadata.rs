@@ -132,7 +132,7 @@ pub fn prepare_update(kind: &dyn Kind, new: &mut Value, old: &Value) {
     if !before["deletionTimestamp"].is_null() {
         new["metadata"]["deletionTimestamp"] = before["deletionTimestamp"].clone();
     }
-    if kind.has_generation() && new["spec"] != old["spec"] {
+    if kind.has_generation() && kind.raises_generation(new, old) {
         let generation = before["generation"].as_i64().unwrap_or(0);
         new["metadata"]["generation"] = (generation + 1).into();
     }

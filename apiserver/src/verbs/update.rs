@@ -156,12 +156,18 @@ impl Write<'_> {
             },
         );
         warn_duplicate_owners(call, &mut new);
-        if self.part == Part::Main || self.part == Part::Scale {
+        let is_main = self.part == Part::Main || self.part == Part::Scale;
+        if is_main {
             call.kind.prepare_update(&mut new, old);
-            admission::update(call, &mut new, old).await?;
+        } else if self.part == Part::Status {
+            call.kind.prepare_status(&mut new, old, call.server.now());
         }
         metadata::prepare_update(call.kind, &mut new, old);
         self.validate(call, &new)?;
+        // The only rule of admission for updates validates, and upstream asks it after the registry.
+        if is_main {
+            admission::update(call, &mut new, old).await?;
+        }
         let _allocating = match call.kind.allocation() {
             Allocation::Service if self.part == Part::Main => {
                 Some(allocation::allocate(call, &mut new, Some(old)).await?)
@@ -240,7 +246,8 @@ impl Write<'_> {
         problems.extend(match self.part {
             Part::Main | Part::Scale => call.kind.validate_update(new, old),
             Part::Status => call.kind.validate_status(new, old),
-            Part::EphemeralContainers | Part::Resize | Part::Finalize | Part::Binding => Vec::new(),
+            Part::Finalize => call.kind.validate_create(new),
+            Part::EphemeralContainers | Part::Resize | Part::Binding => Vec::new(),
         });
         metadata::refuse(call.kind_target(call.name()), problems)?;
         if self.part == Part::Main {
