@@ -4,11 +4,12 @@
 //! All of it follows from the list of kinds and never changes while the server runs, so every document is
 //! made once and has an ETag.
 
-use crate::negotiation::{self, Clause, Output};
+use crate::error::Error;
+use crate::negotiation::{self, Clause, NotAcceptable, Output};
 use crate::resource::{Kind, Subresource};
 use axum::Router;
 use axum::body::Body;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH, VARY};
@@ -269,24 +270,10 @@ impl Document {
                 let body = output.encode(&plain, negotiation::is_pretty(None, headers));
                 with_etag(headers, output.content_type(), body)
             }
-            Ok(_) => refuse(&negotiation::NotAcceptable::Conversion.message(false)),
-            Err(refused) => refuse(&refused.message(false)),
+            Ok(_) => Error::NotAcceptable(NotAcceptable::Conversion, false).into_response(),
+            Err(refused) => Error::NotAcceptable(refused, false).into_response(),
         }
     }
-}
-
-/// 406 with this message.
-pub(crate) fn refuse(message: &str) -> Response {
-    let status = json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": message, "reason": "NotAcceptable", "code": 406,
-    });
-    let mut response = Response::new(Body::from(format!("{status}\n")));
-    *response.status_mut() = StatusCode::NOT_ACCEPTABLE;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }
 
 /// `v2` or `v2beta1`, if the clause asks for the aggregated form.

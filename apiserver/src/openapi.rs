@@ -5,7 +5,8 @@
 mod paths;
 mod schemas;
 
-use crate::discovery::{refuse, with_etag};
+use crate::discovery::with_etag;
+use crate::error::Error;
 use crate::resource::Kind;
 use axum::Router;
 use axum::response::{IntoResponse, Response};
@@ -202,7 +203,12 @@ fn v2_answer(documents: &Documents, headers: &HeaderMap) -> Response {
     if clauses.iter().any(|clause| json(clause.media_type)) {
         return with_etag(headers, "application/json", documents.v2());
     }
-    refuse("only the following media types are accepted: application/json")
+    Error::Status(json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": "only the following media types are accepted: application/json",
+        "reason": "NotAcceptable", "code": 406,
+    }))
+    .into_response()
 }
 
 #[cfg(test)]

@@ -6,12 +6,15 @@
 
 use crate::auth::pki::{Pki, PkiError};
 use crate::auth::token::{BadKey, Tokens};
-use crate::auth::{Authenticator, Clock, User, is_public};
+use crate::auth::{Authenticator, Clock, Unauthorized, User, is_public};
+use crate::error::Error;
+use crate::path;
 use axum::Router;
 use axum::body::Body;
+use axum::response::IntoResponse;
 use axum::serve::Listener;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::header::{AUTHORIZATION, HOST, ORIGIN};
+use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -247,51 +250,38 @@ async fn answer(
             request.extensions_mut().insert(user);
             router.oneshot(request).await
         }
-        Err(refusal) => Ok(refusal.response()),
+        Err(error) => Ok(error.into_response()),
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refusal {
-    Unauthorized,
-    /// A web page of another origin, through the user's browser.
-    ForeignPage,
+/// 403 about no resource in particular.
+fn forbidden(message: &str) -> Error {
+    Error::Status(json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": format!("forbidden: {message}"), "reason": "Forbidden", "details": {}, "code": 403,
+    }))
 }
 
-impl Refusal {
-    fn response(self) -> Response<Body> {
-        let (code, reason, message) = match self {
-            Refusal::Unauthorized => (StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized"),
-            Refusal::ForeignPage => (
-                StatusCode::FORBIDDEN,
-                "Forbidden",
-                "forbidden: the plain HTTP listener answers only requests to this machine's own name \
-                 (Host and Origin must be localhost, 127.0.0.1 or [::1])",
-            ),
-        };
-        let status = json!({
-            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": message, "reason": reason, "code": code.as_u16(),
-        });
-        let mut response = Response::new(Body::from(format!("{status}\n")));
-        *response.status_mut() = code;
-        response
-            .headers_mut()
-            .insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
-        response
-    }
-}
-
-fn admit_request(peer: &Peer, request: &Request<Body>) -> Result<User, Refusal> {
+fn admit_request(peer: &Peer, request: &Request<Body>) -> Result<User, Error> {
     match peer {
         Peer::Owner => Ok(User::admin()),
         Peer::Loopback if is_local(request) => Ok(User::admin()),
-        Peer::Loopback => Err(Refusal::ForeignPage),
+        Peer::Loopback => Err(forbidden(
+            "the plain HTTP listener answers only requests to this machine's own name \
+             (Host and Origin must be localhost, 127.0.0.1 or [::1])",
+        )),
         Peer::Remote(authenticator, certificate) => {
             let user = authenticator.authenticate(certificate.as_ref(), request.headers());
-            let user = user.map_err(|_| Refusal::Unauthorized)?;
-            match user == User::anonymous() && !is_public(request.uri().path()) {
-                true => Err(Refusal::Unauthorized),
+            let user = user.map_err(|Unauthorized| Error::Unauthorized)?;
+            let path = request.uri().path();
+            // The router decides about resources, and says which; it does not guard its other paths.
+            let resource = path::parse(path).is_some_and(|path| !path.plural.is_empty());
+            match user == User::anonymous() && !is_public(path) && !resource {
+                true => Err(forbidden(&format!(
+                    "User {:?} cannot {} path {path:?}",
+                    user.name,
+                    request.method().as_str().to_lowercase()
+                ))),
                 false => Ok(user),
             }
         }
@@ -438,11 +428,31 @@ mod tests {
                 .await
                 .ends_with("system:anonymous")
         );
-        for headers in ["", "Authorization: Bearer wrong\r\n"] {
-            let answer = server.ask(false, "/api", headers).await;
-            assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
-            assert!(answer.contains(r#""reason":"Unauthorized""#), "{answer}");
+        for path in [
+            "/",
+            "/api",
+            "/api/v1",
+            "/api/v1/",
+            "/apis/apps",
+            "/apis/apps/v1/",
+            "/metrics",
+            "/openapi/v3/api/v1",
+        ] {
+            let answer = server.ask(false, path, "").await;
+            assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+            let words = format!(r#"forbidden: User \"system:anonymous\" cannot get path \"{path}\""#);
+            assert!(answer.contains(&words), "{answer}");
         }
+        let answer = server.ask(false, "/api", "Authorization: Bearer wrong\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+        assert!(answer.contains(r#""reason":"Unauthorized""#), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn what_anybody_may_do_with_resources_is_for_the_router_to_say() {
+        let server = Secure::start().await;
+        let answer = server.ask(false, "/api/v1/namespaces/default/pods", "").await;
+        assert!(answer.ends_with("system:anonymous"), "{answer}");
     }
 
     #[tokio::test]
