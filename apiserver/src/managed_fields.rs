@@ -30,6 +30,9 @@ const UNOWNED_METADATA: [&str; 8] = [
     "f:resourceVersion",
 ];
 
+/// What a client may not bring along into a new object, and so does not own either.
+const WIPED_ON_CREATION: [&str; 2] = ["f:deletionTimestamp", "f:deletionGracePeriodSeconds"];
+
 /// Who writes, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Writer<'a> {
@@ -65,12 +68,15 @@ pub fn update(schema: &str, before: Option<&Value>, after: &mut Value, writer: W
         (None, Some(Ok(empty))) => empty,
         _ => return,
     };
-    let entries = take_over(
-        entries,
-        compare::compare(root, before, after),
-        writer,
-        &after["apiVersion"],
-    );
+    let mut difference = compare::compare(root, before, after);
+    if empty.is_some() {
+        difference.changed.change("f:metadata", |metadata| {
+            for name in WIPED_ON_CREATION {
+                metadata.remove(name);
+            }
+        });
+    }
+    let entries = take_over(entries, difference, writer, &after["apiVersion"]);
     if !entries.is_empty() {
         after["metadata"]["managedFields"] = entry::encode(merge_ancient(entries));
     }

@@ -65,6 +65,16 @@ fn a_creation_owns_what_it_gives() {
 }
 
 #[test]
+fn a_creation_does_not_own_what_is_wiped() {
+    let given = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "a", "deletionTimestamp": "2024-01-01T00:00:00Z", "deletionGracePeriodSeconds": 5}});
+    assert_eq!(
+        written(CONFIG_MAP, None, &given, "me", 0)["metadata"].get("managedFields"),
+        None
+    );
+}
+
+#[test]
 fn lists_are_owned_by_key_by_value_or_whole() {
     let given = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "web", "finalizers": ["example.com/a"],
             "ownerReferences": [{"uid": "u1", "name": "o", "kind": "K", "apiVersion": "v1"}]},
