@@ -63,10 +63,36 @@ pub async fn read_json(headers: &HeaderMap, body: Body) -> Result<Bytes, Error> 
 }
 
 fn yaml_to_json(yaml: &[u8]) -> Result<Bytes, Error> {
-    let value: Result<Value, _> = serde_yaml_ng::from_slice(yaml);
-    let value =
-        value.map_err(|error| Error::BadRequest(format!("error converting YAML to JSON: yaml: {error}")))?;
-    Ok(value.to_string().into())
+    let value: Result<serde_yaml_ng::Value, _> = serde_yaml_ng::from_slice(yaml);
+    let json = value
+        .map_err(|error| error.to_string())
+        .and_then(|value| json_of(value).map(|json| json.to_string()));
+    let json =
+        json.map_err(|why| Error::BadRequest(format!("error converting YAML to JSON: yaml: {why}")))?;
+    Ok(json.into())
+}
+
+/// A YAML value as JSON: keys become texts, tags are dropped.
+fn json_of(value: serde_yaml_ng::Value) -> Result<Value, String> {
+    use serde_yaml_ng::Value as Yaml;
+    Ok(match value {
+        Yaml::Mapping(mapping) => {
+            let mut object = serde_json::Map::new();
+            for (key, value) in mapping {
+                let key = match key {
+                    Yaml::String(key) => key,
+                    Yaml::Number(key) => key.to_string(),
+                    Yaml::Bool(key) => key.to_string(),
+                    other => return Err(format!("{other:?} is no key of a JSON object")),
+                };
+                object.insert(key, json_of(value)?);
+            }
+            Value::Object(object)
+        }
+        Yaml::Sequence(items) => items.into_iter().map(json_of).collect::<Result<_, _>>()?,
+        Yaml::Tagged(tagged) => json_of(tagged.value)?,
+        scalar => serde_json::to_value(scalar).map_err(|error| error.to_string())?,
+    })
 }
 
 /// The type that a path asks for.
@@ -199,6 +225,18 @@ mod tests {
             Ok(()) => String::new(),
             Err(error) => error.status()["message"].as_str().unwrap_or_default().to_string(),
         }
+    }
+
+    #[test]
+    fn yaml_is_read_as_json() {
+        let read = |yaml: &str| {
+            yaml_to_json(yaml.as_bytes()).map(|json| String::from_utf8_lossy(&json).into_owned())
+        };
+        assert_eq!(
+            read("data:\n  80: web\n  k: [1, '2', null]\n"),
+            Ok(r#"{"data":{"80":"web","k":[1,"2",null]}}"#.into())
+        );
+        assert!(read("a: [").is_err());
     }
 
     #[test]

@@ -78,8 +78,8 @@ pub enum Error {
     UnsupportedPatchType,
     /// 422: fields are wrong; `Target::resource` is the kind.
     Invalid(Target, Vec<Invalid>),
-    /// 422 (or whatever its code says): a Status that was made elsewhere.
-    Status(Value),
+    /// 422 without an object: the message, and details that tell its causes.
+    Unprocessable(String, Map<String, Value>),
     /// 429: try later.
     TooManyRequests(String),
     /// 500: something is broken here.
@@ -192,9 +192,8 @@ impl Error {
                 details.insert("causes".into(), problems.iter().map(cause).collect());
                 (422, "Invalid", message, Some(details))
             }
-            Error::Status(status) => {
-                let code = status["code"].as_u64().and_then(|code| u16::try_from(code).ok());
-                (code.unwrap_or(500), "", String::new(), None)
+            Error::Unprocessable(message, details) => {
+                (422, "Invalid", message.clone(), Some(details.clone()))
             }
             Error::TooManyRequests(message) => (429, "TooManyRequests", message.clone(), None),
             Error::Internal(message) => {
@@ -222,9 +221,6 @@ impl Error {
 
     /// The `metav1.Status`.
     pub fn status(&self) -> Value {
-        if let Error::Status(status) = self {
-            return status.clone();
-        }
         let (code, reason, message, details) = self.parts();
         let mut status = json!({
             "kind": "Status",

@@ -33,6 +33,7 @@ pub fn router(server: Arc<Server>) -> Router {
     let metrics = Metrics::new(&discovered, server.store.clone());
     Router::new()
         .merge(discovery::routes(&discovered, &OTHER_PATHS))
+        .merge(openapi::routes(discovered.clone()))
         .merge(health::routes(server.store.clone(), server.options.stop.clone()))
         .merge(version::routes())
         .merge(openapi::routes(kinds))

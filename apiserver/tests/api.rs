@@ -235,6 +235,22 @@ async fn a_name_is_not_a_prefix_of_a_name() {
 }
 
 #[tokio::test]
+async fn a_watch_sees_the_past_then_the_future() {
+    let api = Api::start().await;
+    let created = api.config_map("a", json!({})).await;
+    api.config_map("b", json!({})).await;
+    let version = created["metadata"]["resourceVersion"]
+        .as_str()
+        .expect("a version");
+    let mut watch = api.watch(&format!("resourceVersion={version}")).await;
+    assert_eq!(watch.told().await, "ADDED b");
+    api.merge(&format!("{MAPS}/a"), json!({"data": {"k": "v"}})).await;
+    assert_eq!(watch.told().await, "MODIFIED a");
+    api.delete(&format!("{MAPS}/b"), Value::Null).await;
+    assert_eq!(watch.told().await, "DELETED b");
+}
+
+#[tokio::test]
 async fn a_watch_without_a_version_begins_with_what_there_is() {
     let api = Api::start().await;
     api.config_map("a", json!({})).await;
@@ -251,6 +267,19 @@ async fn a_watch_without_a_version_begins_with_what_there_is() {
 }
 
 #[tokio::test]
+async fn an_object_enters_and_leaves_a_watch_by_its_labels() {
+    let api = Api::start().await;
+    let mut watch = api.watch("labelSelector=app%3Dx").await;
+    api.config_map("a", json!({})).await;
+    for app in ["x", "y"] {
+        let patch = json!({"metadata": {"labels": {"app": app}}});
+        assert_eq!(api.merge(&format!("{MAPS}/a"), patch).await.0, 200);
+    }
+    assert_eq!(watch.told().await, "ADDED a");
+    assert_eq!(watch.told().await, "DELETED a");
+}
+
+#[tokio::test]
 async fn a_watch_ends_with_the_server() {
     let api = Api::start().await;
     let mut watch = api.watch("resourceVersion=1").await;
@@ -258,6 +287,24 @@ async fn a_watch_ends_with_the_server() {
     while let Some(event) = watch.next().await {
         assert_ne!(event["type"], "ERROR");
     }
+}
+
+#[tokio::test]
+async fn the_last_finalizer_takes_the_object_with_it() {
+    let api = Api::start().await;
+    api.config_map("a", json!({"finalizers": ["x.io/a"]})).await;
+    let path = format!("{MAPS}/a");
+    let (code, deleting) = api.delete(&path, Value::Null).await;
+    assert_eq!(code, 200);
+    assert!(deleting["metadata"]["deletionTimestamp"].is_string());
+    assert_eq!(api.get(&path).await.0, 200);
+    assert_eq!(
+        api.merge(&path, json!({"metadata": {"finalizers": null}}))
+            .await
+            .0,
+        200
+    );
+    assert_eq!(api.get(&path).await.0, 404);
 }
 
 #[tokio::test]
@@ -303,6 +350,23 @@ async fn the_first_namespaces_stay() {
         status["message"],
         "namespaces \"default\" is forbidden: this namespace may not be deleted"
     );
+}
+
+#[tokio::test]
+async fn concurrent_patches_all_arrive() {
+    let api = Api::start().await;
+    api.config_map("a", json!({})).await;
+    let path = format!("{MAPS}/a");
+    let patches = (0..20).map(|i| {
+        let mut data = json!({});
+        data[format!("k{i}")] = "v".into();
+        api.merge(&path, json!({"data": data}))
+    });
+    for (code, answer) in futures::future::join_all(patches).await {
+        assert_eq!(code, 200, "{answer}");
+    }
+    let (_, object) = api.get(&path).await;
+    assert_eq!(object["data"].as_object().map(serde_json::Map::len), Some(20));
 }
 
 #[tokio::test]

@@ -67,7 +67,10 @@ pub fn apply(
     let applied = patch::apply(schema, object, patch_type, patch, validation);
     let Decoded { mut value, strict } = applied.map_err(|error| match error {
         PatchError::BadRequest(message) => Error::BadRequest(message),
-        PatchError::Unprocessable(status) => Error::Status(status),
+        PatchError::Unprocessable(status) => Error::Unprocessable(
+            status["message"].as_str().unwrap_or_default().into(),
+            status["details"].as_object().cloned().unwrap_or_default(),
+        ),
         PatchError::TooLarge(message) => Error::TooLarge(message),
         PatchError::Internal(message) => Error::Plain(message),
     })?;
