@@ -20,20 +20,13 @@ use tower_http::catch_panic::CatchPanicLayer;
 /// The whole API as a tower service: `kube::Client::new(router, "default")` is a client of it, and a
 /// listener serves it. Requests carry their [`User`] as an extension; without one the answer is 401.
 pub fn router(server: Arc<Server>) -> Router {
-    let kinds = resources::all();
     let reviews = subresources::reviews::KINDS
         .iter()
         .map(|review| review as &dyn Kind);
-    let discovered: Vec<&dyn Kind> = kinds
-        .iter()
-        .copied()
-        .map(|kind| kind as &dyn Kind)
-        .chain(reviews)
-        .collect();
-    let metrics = Metrics::new(&discovered, server.store.clone());
+    let kinds: Vec<&'static dyn Kind> = resources::all().into_iter().chain(reviews).collect();
+    let metrics = Metrics::new(&kinds, server.store.clone());
     Router::new()
-        .merge(discovery::routes(&discovered, &OTHER_PATHS))
-        .merge(openapi::routes(discovered.clone()))
+        .merge(discovery::routes(&kinds, &OTHER_PATHS))
         .merge(health::routes(server.store.clone(), server.options.stop.clone()))
         .merge(version::routes())
         .merge(openapi::routes(kinds))

@@ -29,6 +29,7 @@ pub async fn create_object(call: &Call, mut object: Value, options: &WriteOption
         return Err(Error::Plain(why.into()));
     }
     metadata::place(&mut object, call.namespace())?;
+    metadata::prepare_create(call.kind, &mut object, call.server.now());
     let names = call.kind.names();
     let now = (call.server.options.clock)();
     let status = has_status(call).then(|| take(&mut object, "status")).flatten();
@@ -46,7 +47,6 @@ pub async fn create_object(call: &Call, mut object: Value, options: &WriteOption
         object["status"] = status;
     }
     warn_duplicate_owners(call, &mut object);
-    metadata::prepare_create(call.kind, &mut object, call.server.now());
     let generated = metadata::text(&object, "name").is_empty();
     let base = metadata::text(&object, "generateName").to_string();
     for attempt in 1.. {
