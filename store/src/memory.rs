@@ -142,15 +142,6 @@ pub(crate) struct Refused {
     pub on_pending: bool,
 }
 
-/// A record on disk that nothing needs any more.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Garbage {
-    pub key: Arc<str>,
-    pub revision: Revision,
-    /// How long its value is.
-    pub size: usize,
-}
-
 /// Writes that become durable and visible together, checked in order, each against the ones before it.
 #[derive(Debug)]
 pub(crate) struct Batch<'a> {
@@ -387,26 +378,15 @@ impl State {
         self.compacted + (self.log.len() - changes) as Revision
     }
 
-    /// The records that are needed no more once the changes up to `revision` are forgotten: each value
-    /// that one of them replaced, and each deletion itself.
-    pub fn garbage(&self, revision: Revision) -> impl Iterator<Item = Garbage> {
+    /// The revisions whose records are needed no more once the changes up to `revision` are forgotten: of
+    /// each value that one of them replaced, and of each deletion itself.
+    pub fn garbage(&self, revision: Revision) -> impl Iterator<Item = Revision> {
         let forgotten = self
             .changes_after(self.compacted)
             .take_while(move |(at, _)| *at <= revision);
         forgotten.flat_map(|(at, change)| {
-            let replaced = change.before.as_ref().map(|version| Garbage {
-                key: change.key.clone(),
-                revision: version.modified,
-                size: version.value.len(),
-            });
-            let deletion = Garbage {
-                key: change.key.clone(),
-                revision: at,
-                size: 0,
-            };
-            replaced
-                .into_iter()
-                .chain(change.after.is_none().then_some(deletion))
+            let replaced = change.before.as_ref().map(|version| version.modified);
+            replaced.into_iter().chain(change.after.is_none().then_some(at))
         })
     }
 
@@ -592,12 +572,7 @@ mod tests {
         batch.add(write("/key", Some("new"), Expect::Absent)).unwrap();
         let changes = batch.into_changes();
         state.apply(changes);
-        let garbage = |upto| {
-            state
-                .garbage(upto)
-                .map(|garbage| garbage.revision)
-                .collect::<Vec<_>>()
-        };
+        let garbage = |upto| state.garbage(upto).collect::<Vec<_>>();
         assert_eq!(garbage(0), []);
         assert_eq!(garbage(1), []);
         assert_eq!(garbage(3), [1, 2]);

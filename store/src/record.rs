@@ -1,39 +1,48 @@
-//! The bytes on disk: how writes become records in one ordered key space, and records a state again.
+//! The bytes on disk: how writes become records, and records a state again.
 //!
-//! A write leaves one record, kept under its key *and* revision, as etcd does; the record serves as the
-//! object (if no later one has the same key), as the change, and as what stood before the next change.
-//! So a value is written once, not three times, and object and change cannot contradict each other.
+//! A write leaves one record, as in etcd: it serves as the object (if no later one has the same key), as
+//! the change, and as what stood before the next change. So a value is written once, not three times, and
+//! object and change cannot contradict each other. A record too long for one slot continues in others.
 //!
 //! ```text
-//! v KEY REVISION:8 CHUNK:2   KIND:1 CREATED:8 LENGTH:4 CRC:4 and the value's first bytes (chunk 0), or more
-//! m/format                   NUMBER:8 CRC:4
-//! m/compacted                REVISION:8 CRC:4
+//! s SLOT:8      CRC:4 REVISION:8 PART:2, then in part 0 KIND:1 CREATED:8 KEY-LENGTH:2 VALUE-LENGTH:4 KEY VALUE
+//! m/format      NUMBER:8 CRC:4
+//! m/compacted   REVISION:8 CRC:4
 //! ```
 //!
-//! Numbers are big-endian. Records of a compacted change remain for as long as their value is current.
+//! Numbers are big-endian. Slots are used again: a tree in which new keys come for ever and old ones go
+//! keeps growing in sled, whatever is removed. A record goes when its change is compacted and its value
+//! is no longer current.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tokio::time::Instant;
 
 use crate::{
     Revision,
-    memory::{Garbage, Logged, State, Version},
+    memory::{Logged, State, Version},
 };
 
 /// The number of this layout, raised when an older petset could not read it.
 pub const FORMAT: u64 = 1;
 
-/// The most bytes of one record. sled writes whole leaves of up to 17 records, and one over a quarter of
+/// The most bytes of one slot. sled writes whole leaves of up to 17 of them, and a leaf over a quarter of
 /// a segment would go to a file that it never syncs.
-pub const CHUNK: usize = 16 * 1024;
+pub const SLOT: usize = 16 * 1024;
 
-const HEADER: usize = 1 + 8 + 4 + 4;
+/// In front of each part.
+const PART_HEADER: usize = 4 + 8 + 2;
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
-const VERSION: u8 = b'v';
+const IN_SLOT: u8 = b's';
 pub const FORMAT_KEY: &[u8] = b"m/format";
 pub const COMPACTED_KEY: &[u8] = b"m/compacted";
+
+/// A key of the tree, and the bytes to write there or none to remove them.
+pub type Put = (Vec<u8>, Option<Vec<u8>>);
 
 /// Why records are not a state.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,16 +59,6 @@ fn corrupt(what: impl Into<String>) -> Invalid {
     Invalid::Corrupt(what.into())
 }
 
-fn record_key(key: &str, revision: Revision, chunk: usize) -> Vec<u8> {
-    let chunk = u16::try_from(chunk).expect("VALUE_LIMIT is far less than 65,536 chunks");
-    let mut bytes = Vec::with_capacity(1 + key.len() + 10);
-    bytes.push(VERSION);
-    bytes.extend_from_slice(key.as_bytes());
-    bytes.extend_from_slice(&revision.to_be_bytes());
-    bytes.extend_from_slice(&chunk.to_be_bytes());
-    bytes
-}
-
 /// A number as it is kept under [`FORMAT_KEY`] and [`COMPACTED_KEY`].
 pub fn number(number: u64) -> Vec<u8> {
     let bytes = number.to_be_bytes();
@@ -71,143 +70,139 @@ fn parse_number(bytes: &[u8]) -> Option<u64> {
     (crc == crc32fast::hash(number).to_be_bytes()).then_some(u64::from_be_bytes(*number))
 }
 
-/// Covers everything that a record says, its key and revision included.
-fn checksum(key: &str, revision: Revision, kind: u8, created: Revision, value: &[u8]) -> u32 {
-    let mut crc = crc32fast::Hasher::new();
-    crc.update(&[kind]);
-    crc.update(&revision.to_be_bytes());
-    crc.update(&created.to_be_bytes());
-    crc.update(&(value.len() as u64).to_be_bytes());
-    crc.update(value);
-    crc.update(key.as_bytes());
-    crc.finalize()
-}
-
-/// The records, key and value, of the change that was written at `revision`.
-pub fn encode(revision: Revision, change: &Logged) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
+/// The record of the change that was written at `revision`, in as many parts as it needs.
+fn encode(revision: Revision, change: &Logged) -> impl Iterator<Item = (u16, Vec<u8>)> {
     let (kind, created, value) = match &change.after {
-        Some(version) => (PUT, version.created, version.value.clone()),
-        None => (DELETE, 0, bytes::Bytes::new()),
+        Some(version) => (PUT, version.created, version.value.as_ref()),
+        None => (DELETE, 0, [].as_slice()),
     };
-    let key = change.key.clone();
-    let mut header = Vec::with_capacity(HEADER + value.len().min(CHUNK - HEADER));
-    header.push(kind);
-    header.extend_from_slice(&created.to_be_bytes());
-    header.extend_from_slice(
-        &u32::try_from(value.len())
-            .expect("VALUE_LIMIT is far less than 4 GiB")
-            .to_be_bytes(),
-    );
-    header.extend_from_slice(&checksum(&key, revision, kind, created, &value).to_be_bytes());
-    (0..chunks(value.len())).map(move |chunk| {
-        // Chunk n ends where n + 1 whole records would, had the value a header's length more in front.
-        let start = (chunk * CHUNK).saturating_sub(HEADER);
-        let end = ((chunk + 1) * CHUNK - HEADER).min(value.len());
-        let part = &value[start..end];
-        let record = if chunk == 0 {
-            [&header, part].concat()
-        } else {
-            part.to_vec()
+    let key_length = u16::try_from(change.key.len()).expect("KEY_LIMIT is below 64 KiB");
+    let value_length = u32::try_from(value.len()).expect("VALUE_LIMIT is below 4 GiB");
+    let mut record = Vec::with_capacity(15 + change.key.len() + value.len());
+    record.push(kind);
+    record.extend_from_slice(&created.to_be_bytes());
+    record.extend_from_slice(&key_length.to_be_bytes());
+    record.extend_from_slice(&value_length.to_be_bytes());
+    record.extend_from_slice(change.key.as_bytes());
+    record.extend_from_slice(value);
+    let parts: Vec<_> = record
+        .chunks(SLOT - PART_HEADER)
+        .zip(0u16..)
+        .map(|(bytes, part)| {
+            let body = [&revision.to_be_bytes(), part.to_be_bytes().as_slice(), bytes].concat();
+            (
+                part,
+                [crc32fast::hash(&body).to_be_bytes().as_slice(), &body].concat(),
+            )
+        })
+        .collect();
+    parts.into_iter()
+}
+
+/// Where each part of each record is, and which slots are free.
+#[derive(Debug, Default)]
+pub struct Slots {
+    taken: BTreeMap<(Revision, u16), u64>,
+    free: BTreeSet<u64>,
+    /// All slots below are taken or free; none at or above has ever been used.
+    end: u64,
+}
+
+impl Slots {
+    /// Find room for a change's record: what to put where.
+    pub fn put(&mut self, revision: Revision, change: &Logged) -> Vec<Put> {
+        let place = |(part, bytes)| {
+            let slot = self.free.pop_first().unwrap_or_else(|| {
+                self.end += 1;
+                self.end - 1
+            });
+            self.taken.insert((revision, part), slot);
+            (slot_key(slot), Some(bytes))
         };
-        (record_key(&key, revision, chunk), record)
-    })
+        encode(revision, change).map(place).collect()
+    }
+
+    /// Remove the records of these revisions. Their slots can be used again from the next batch on: call
+    /// this after the batch's last [`Slots::put`].
+    pub fn remove(&mut self, revisions: impl Iterator<Item = Revision>) -> Vec<Put> {
+        let mut removed = Vec::new();
+        for revision in revisions {
+            let parts: Vec<_> = self
+                .taken
+                .range((revision, 0)..=(revision, u16::MAX))
+                .map(|(at, _)| *at)
+                .collect();
+            for at in parts {
+                if let Some(slot) = self.taken.remove(&at) {
+                    self.free.insert(slot);
+                    removed.push((slot_key(slot), None));
+                }
+            }
+        }
+        removed
+    }
 }
 
-/// The keys of the records that `garbage` names.
-pub fn encode_removal(garbage: Garbage) -> impl Iterator<Item = Vec<u8>> {
-    (0..chunks(garbage.size)).map(move |chunk| record_key(&garbage.key, garbage.revision, chunk))
+fn slot_key(slot: u64) -> Vec<u8> {
+    [&[IN_SLOT], slot.to_be_bytes().as_slice()].concat()
 }
 
-/// How many records a value of `size` bytes takes.
-fn chunks(size: usize) -> usize {
-    (HEADER + size).div_ceil(CHUNK)
-}
-
-/// A record whose later chunks are still to come.
-struct Partial {
-    key: Arc<str>,
-    kind: u8,
-    created: Revision,
-    length: usize,
-    crc: u32,
-    value: Vec<u8>,
-    chunks: usize,
-}
-
-/// Builds a state from all records. Feed it every record in the order of their keys, then finish.
+/// Builds a state from all records. Feed it everything that is in the tree in any order, then finish.
 #[derive(Default)]
 pub struct Recovery {
     format: Option<u64>,
     compacted: Revision,
-    records: BTreeMap<Revision, Partial>,
+    parts: BTreeMap<(Revision, u16), (u64, Vec<u8>)>,
 }
 
 impl Recovery {
-    /// Take one record.
+    /// Take one key of the tree and what is there.
     pub fn add(&mut self, key: &[u8], value: &[u8]) -> Result<(), Invalid> {
-        if key == FORMAT_KEY {
-            self.format = Some(parse_number(value).ok_or_else(|| corrupt("its format is unreadable"))?);
-            return Ok(());
-        }
-        if key == COMPACTED_KEY {
-            self.compacted =
-                parse_number(value).ok_or_else(|| corrupt("its compacted revision is unreadable"))?;
-            return Ok(());
-        }
-        let unknown = || {
+        let unreadable = || {
             corrupt(format!(
-                "it has an unknown record {:?}",
+                "what is at {:?} is unreadable",
                 String::from_utf8_lossy(key)
             ))
         };
-        let (rest, chunk) = key.split_last_chunk().ok_or_else(unknown)?;
-        let (rest, revision) = rest.split_last_chunk().ok_or_else(unknown)?;
-        let (chunk, revision) = (u16::from_be_bytes(*chunk), u64::from_be_bytes(*revision));
-        let Some((&VERSION, key)) = rest.split_first() else {
-            return Err(unknown());
-        };
-        let key = std::str::from_utf8(key).map_err(|_| unknown())?;
-        let damaged = || corrupt(format!("the record of {key} at revision {revision} is damaged"));
-        if chunk == 0 {
-            let partial = Partial::parse(key, value).ok_or_else(damaged)?;
-            return match self.records.insert(revision, partial) {
-                None => Ok(()),
-                Some(other) => Err(corrupt(format!(
-                    "{key} and {} have both revision {revision}",
-                    other.key
-                ))),
-            };
+        match key {
+            FORMAT_KEY => self.format = Some(parse_number(value).ok_or_else(unreadable)?),
+            COMPACTED_KEY => self.compacted = parse_number(value).ok_or_else(unreadable)?,
+            [IN_SLOT, slot @ ..] => {
+                let slot = u64::from_be_bytes(slot.try_into().map_err(|_| unreadable())?);
+                let (at, bytes) = parse_part(value).ok_or_else(unreadable)?;
+                if let Some((other, _)) = self.parts.insert(at, (slot, bytes.to_vec())) {
+                    return Err(corrupt(format!("revision {} is at {other} and at {slot}", at.0)));
+                }
+            }
+            _ => return Err(unreadable()),
         }
-        let partial = self.records.get_mut(&revision).ok_or_else(damaged)?;
-        if &*partial.key != key || partial.chunks != usize::from(chunk) {
-            return Err(damaged());
-        }
-        partial.value.extend_from_slice(value);
-        partial.chunks += 1;
         Ok(())
     }
 
     /// Put the records together: those at or before the compacted revision are objects, those after it
     /// are the log, in which no revision may be missing.
-    pub fn finish(self, now: Instant) -> Result<State, Invalid> {
+    pub fn finish(mut self, now: Instant) -> Result<(State, Slots), Invalid> {
         match self.format {
             Some(FORMAT) => {}
             Some(newer) if newer > FORMAT => return Err(Invalid::Newer(newer)),
-            None if self.records.is_empty() && self.compacted == 0 => {}
+            None if self.parts.is_empty() && self.compacted == 0 => {}
             _ => return Err(corrupt("its format is not recorded")),
         }
+        let slots = self.slots();
         let mut objects = BTreeMap::new();
-        let mut records = self.records.into_iter().peekable();
-        while let Some((revision, partial)) = records.next_if(|(revision, _)| *revision <= self.compacted) {
-            let (key, version) = partial.complete(revision)?;
-            match version {
-                Some(version) => objects.insert(key, version),
-                None => objects.remove(&key),
+        while self
+            .parts
+            .first_key_value()
+            .is_some_and(|((revision, _), _)| *revision <= self.compacted)
+        {
+            match self.next()? {
+                Some((_, key, Some(version))) => objects.insert(key, version),
+                Some((_, key, None)) => objects.remove(&key),
+                None => break,
             };
         }
         let mut state = State::at(self.compacted, objects);
-        for (revision, partial) in records {
-            let (key, after) = partial.complete(revision)?;
+        while let Some((revision, key, after)) = self.next()? {
             if revision != state.current() + 1 {
                 return Err(corrupt(format!("revision {} is missing", state.current() + 1)));
             }
@@ -232,52 +227,72 @@ impl Recovery {
                 at: now,
             }]);
         }
-        Ok(state)
+        Ok((state, slots))
+    }
+
+    fn slots(&self) -> Slots {
+        let taken: BTreeMap<_, _> = self.parts.iter().map(|(at, (slot, _))| (*at, *slot)).collect();
+        let used: BTreeSet<_> = taken.values().copied().collect();
+        let end = used.last().map_or(0, |last| last + 1);
+        let free = (0..end).filter(|slot| !used.contains(slot)).collect();
+        Slots { taken, free, end }
+    }
+
+    /// Take out the record of the lowest revision.
+    fn next(&mut self) -> Result<Option<Record>, Invalid> {
+        let Some(((revision, mut part), (_, mut record))) = self.parts.pop_first() else {
+            return Ok(None);
+        };
+        let incomplete = || corrupt(format!("the record of revision {revision} is incomplete"));
+        if part != 0 {
+            return Err(incomplete());
+        }
+        while let Some(next) = self.parts.first_entry().filter(|next| next.key().0 == revision) {
+            if next.key().1 != part + 1 {
+                return Err(incomplete());
+            }
+            part += 1;
+            record.extend_from_slice(&next.remove().1);
+        }
+        let (key, after) = parse_record(revision, &record).ok_or_else(incomplete)?;
+        Ok(Some((revision, key, after)))
     }
 }
 
-impl Partial {
-    fn parse(key: &str, record: &[u8]) -> Option<Partial> {
-        let (kind, rest) = record.split_first()?;
-        let (created, rest) = rest.split_first_chunk()?;
-        let (length, rest) = rest.split_first_chunk()?;
-        let (crc, value) = rest.split_first_chunk()?;
-        Some(Partial {
-            key: key.into(),
-            kind: *kind,
-            created: u64::from_be_bytes(*created),
-            length: usize::try_from(u32::from_be_bytes(*length)).ok()?,
-            crc: u32::from_be_bytes(*crc),
-            value: value.to_vec(),
-            chunks: 1,
-        })
-    }
+type Record = (Revision, Arc<str>, Option<Arc<Version>>);
 
-    fn complete(self, revision: Revision) -> Result<(Arc<str>, Option<Arc<Version>>), Invalid> {
-        let Partial {
+fn parse_part(bytes: &[u8]) -> Option<((Revision, u16), &[u8])> {
+    let (crc, body) = bytes.split_first_chunk()?;
+    if u32::from_be_bytes(*crc) != crc32fast::hash(body) {
+        return None;
+    }
+    let (revision, rest) = body.split_first_chunk()?;
+    let (part, rest) = rest.split_first_chunk()?;
+    Some(((u64::from_be_bytes(*revision), u16::from_be_bytes(*part)), rest))
+}
+
+fn parse_record(revision: Revision, bytes: &[u8]) -> Option<(Arc<str>, Option<Arc<Version>>)> {
+    let (kind, rest) = bytes.split_first()?;
+    let (created, rest) = rest.split_first_chunk()?;
+    let (key_length, rest) = rest.split_first_chunk()?;
+    let (value_length, rest) = rest.split_first_chunk()?;
+    let (key, value) = rest.split_at_checked(usize::from(u16::from_be_bytes(*key_length)))?;
+    let key = Arc::from(std::str::from_utf8(key).ok()?);
+    if value.len() as u64 != u64::from(u32::from_be_bytes(*value_length)) {
+        return None;
+    }
+    let created = u64::from_be_bytes(*created);
+    match *kind {
+        PUT => Some((
             key,
-            kind,
-            created,
-            length,
-            crc,
-            value,
-            ..
-        } = self;
-        let whole = value.len() == length && crc == checksum(&key, revision, kind, created, &value);
-        match kind {
-            PUT if whole => Ok((
-                key,
-                Some(Arc::new(Version {
-                    created,
-                    modified: revision,
-                    value: value.into(),
-                })),
-            )),
-            DELETE if whole => Ok((key, None)),
-            _ => Err(corrupt(format!(
-                "the record of {key} at revision {revision} is damaged"
-            ))),
-        }
+            Some(Arc::new(Version {
+                created,
+                modified: revision,
+                value: value.to_vec().into(),
+            })),
+        )),
+        DELETE if value.is_empty() => Some((key, None)),
+        _ => None,
     }
 }
 
@@ -292,7 +307,7 @@ mod tests {
 
     /// The records of a store that has seen these writes and then forgot the changes up to `compacted`.
     fn records(writes: &[(&str, Option<usize>)], compacted: Revision) -> (Records, State) {
-        let (mut state, mut records) = (State::default(), Records::new());
+        let (mut state, mut slots, mut records) = (State::default(), Slots::default(), Records::new());
         records.insert(FORMAT_KEY.to_vec(), number(FORMAT));
         for (key, size) in writes {
             let expect = state
@@ -301,15 +316,14 @@ mod tests {
             let value = size.map(|size| vec![b'x'; size].into());
             let mut batch = state.batch(Instant::now());
             batch.add(Write::new(key, value, expect).unwrap()).unwrap();
-            records.extend(
-                batch
-                    .changes()
-                    .flat_map(|(revision, change)| encode(revision, change)),
-            );
+            let puts = batch
+                .changes()
+                .flat_map(|(revision, change)| slots.put(revision, change));
+            records.extend(puts.map(|(key, value)| (key, value.unwrap())));
             let changes = batch.into_changes();
             state.apply(changes);
         }
-        for key in state.garbage(compacted).flat_map(encode_removal) {
+        for (key, _) in slots.remove(state.garbage(compacted)) {
             assert!(records.remove(&key).is_some(), "only what is there is removed");
         }
         records.insert(COMPACTED_KEY.to_vec(), number(compacted));
@@ -322,7 +336,7 @@ mod tests {
         for (key, value) in records {
             recovery.add(key, value)?;
         }
-        recovery.finish(Instant::now())
+        recovery.finish(Instant::now()).map(|(state, _)| state)
     }
 
     fn told(state: &State) -> (Revision, Revision, String, String) {
@@ -339,12 +353,15 @@ mod tests {
         )
     }
 
+    /// The longest value of the key `/a` or `/b` that fits one slot.
+    const FITS: usize = SLOT - PART_HEADER - 15 - 2;
+
     const WRITES: &[(&str, Option<usize>)] = &[
         ("/a", Some(0)),
-        ("/b", Some(3 * CHUNK)),
-        ("/a", Some(CHUNK)),
+        ("/b", Some(3 * SLOT)),
+        ("/a", Some(FITS)),
         ("/b", None),
-        ("/a\0", Some(CHUNK - HEADER)),
+        ("/a\0", Some(FITS)),
         ("/a", None),
         ("/b", Some(7)),
     ];
@@ -362,23 +379,42 @@ mod tests {
     }
 
     #[test]
-    fn no_record_is_longer_than_a_chunk() {
-        let (records, _) = records(WRITES, 0);
-        assert!(records.values().all(|record| record.len() <= CHUNK));
-        assert_eq!(
-            records.values().filter(|record| record.len() == CHUNK).count(),
-            3 + 1 + 1
-        );
+    fn a_record_takes_as_many_slots_as_it_needs_and_none_is_overfull() {
+        let parts = |size| records(&[("/a", Some(size))], 0).0.len() - 2;
+        assert_eq!([0, FITS, FITS + 1, 3 * SLOT].map(parts), [1, 1, 2, 4]);
+        let (records, _) = records(&[("/a", Some(3 * SLOT))], 0);
+        assert_eq!(records.values().map(Vec::len).max(), Some(SLOT));
     }
 
     #[test]
-    fn a_lost_record_is_noticed_while_its_change_is_in_the_log() {
+    fn free_slots_are_used_again_also_after_recovery() {
+        let (records, state) = records(WRITES, 6);
+        let mut recovery = Recovery::default();
+        records
+            .iter()
+            .for_each(|(key, value)| recovery.add(key, value).unwrap());
+        let (_, mut slots) = recovery.finish(Instant::now()).unwrap();
+        let (end, free) = (slots.end, slots.free.len());
+        assert!(free > 0 && slots.taken.len() + free == end as usize);
+        let change = state.changes_after(6).next().unwrap().1.clone();
+        for revision in 0..free as Revision {
+            let puts = slots.put(100 + revision, &change);
+            assert!(puts.iter().all(|(key, _)| !records.contains_key(key)));
+        }
+        assert_eq!((slots.end, slots.free.len()), (end, 0));
+        slots.put(200, &change);
+        assert_eq!(slots.end, end + 1);
+    }
+
+    #[test]
+    fn a_lost_part_is_noticed_while_its_change_is_in_the_log() {
         let (whole, _) = records(WRITES, 0);
+        // The newest change has nothing after it to miss it; a sync precedes its acknowledgement.
+        let newest = slot_key(whole.len() as u64 - 3);
         for lost in whole.keys() {
             let mut records = whole.clone();
             records.remove(lost);
-            // The newest change has nothing after it to miss it; a sync precedes its acknowledgement.
-            let unnoticed = lost == COMPACTED_KEY || lost == &record_key("/b", WRITES.len() as u64, 0);
+            let unnoticed = lost == COMPACTED_KEY || *lost == newest;
             assert_eq!(
                 recover(&records).is_ok(),
                 unnoticed,

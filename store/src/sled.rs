@@ -258,7 +258,7 @@ impl Committer {
     fn commit(&mut self, requests: Vec<Request>) -> Result<(), String> {
         let disk = self
             .disk
-            .as_ref()
+            .as_mut()
             .expect("the disk is put back only when the committer ends");
         let published = self.shared.published.clone();
         let room = disk.room();
@@ -293,12 +293,10 @@ impl Committer {
 
         let mut records: Vec<_> = batch
             .changes()
-            .flat_map(|(revision, change)| record::encode(revision, change))
-            .map(|(key, value)| (key, Some(value)))
+            .flat_map(|(revision, change)| disk.slots.put(revision, change))
             .collect();
         if forget > state.compacted() {
-            let garbage = state.garbage(forget).flat_map(record::encode_removal);
-            records.extend(garbage.map(|key| (key, None)));
+            records.extend(disk.slots.remove(state.garbage(forget)));
             records.push((record::COMPACTED_KEY.to_vec(), Some(record::number(forget))));
         }
         let changes = batch.into_changes();

@@ -2,7 +2,7 @@
 //!
 //! `Db::flush` starts the write-back of its file but neither waits for the device nor syncs the file's
 //! size, so after each flush we `fdatasync` the same file through a handle of our own. One tree, no
-//! transactions, no subscribers, records of at most [`record::CHUNK`] bytes in segments of 2 MiB: a log
+//! transactions, no subscribers, records of at most [`record::SLOT`] bytes in segments of 2 MiB: a log
 //! record over a quarter of a segment would go to a separate file that sled never syncs.
 
 use std::{
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::{
     memory::State,
-    record::{self, Recovery},
+    record::{self, Put, Recovery, Slots},
 };
 
 const SEGMENT: usize = 2 << 20;
@@ -69,15 +69,14 @@ pub enum OpenError {
     },
 }
 
-/// A key, and the value to write there or none to remove it.
-pub(crate) type Record = (Vec<u8>, Option<Vec<u8>>);
-
 /// An open database; one per directory.
 pub(crate) struct Disk {
     dir: PathBuf,
     db: ::sled::Db,
     /// sled's own file, opened by us to be synced.
     file: File,
+    /// What is where in the tree, once the batches put together so far are written.
+    pub slots: Slots,
 }
 
 impl Disk {
@@ -105,46 +104,18 @@ impl Disk {
         let sled_error = |error| open_error(dir, error);
         let db = config.open().map_err(sled_error)?;
         let file = File::open(&path).map_err(io)?;
+        let (state, slots) = load(&db, dir)?;
         let disk = Disk {
             dir: dir.to_owned(),
             db,
             file,
+            slots,
         };
-        let state = disk.load()?;
         if new {
             disk.sync_names().map_err(io)?;
         }
         disk.make_ballast();
         Ok((disk, state))
-    }
-
-    /// Read every record. The first thing in a new database is its format; it becomes durable with the
-    /// first batch.
-    fn load(&self) -> Result<State, OpenError> {
-        let invalid = |source: record::Invalid| match source {
-            record::Invalid::Newer(_) => OpenError::Newer {
-                dir: self.dir.clone(),
-                reason: source.to_string(),
-            },
-            record::Invalid::Corrupt(reason) => OpenError::Damaged {
-                dir: self.dir.clone(),
-                reason,
-            },
-        };
-        let mut recovery = Recovery::default();
-        let mut empty = true;
-        for record in self.db.iter() {
-            let (key, value) = record.map_err(|error| open_error(&self.dir, error))?;
-            recovery.add(&key, &value).map_err(invalid)?;
-            empty = false;
-        }
-        let state = recovery.finish(Instant::now()).map_err(invalid)?;
-        if empty {
-            self.db
-                .insert(record::FORMAT_KEY, record::number(record::FORMAT))
-                .map_err(|error| open_error(&self.dir, error))?;
-        }
-        Ok(state)
     }
 
     /// Make the names of new files durable: their contents are worth nothing without.
@@ -161,7 +132,7 @@ impl Disk {
     /// Write records, and remove those without a value, all or none; on return they survive a power cut.
     /// After an error the database must not be written to again: a sync that failed once says nothing by
     /// succeeding later.
-    pub fn commit(&self, mut records: Vec<Record>) -> Result<(), String> {
+    pub fn commit(&self, mut records: Vec<Put>) -> Result<(), String> {
         let failed =
             |error: &dyn std::fmt::Display| format!("writing to {} failed: {error}", self.dir.display());
         // One record is atomic by itself, and much quicker to write than a batch of one.
@@ -211,7 +182,7 @@ impl Disk {
 
     /// Release the directory. On return it can be opened again.
     pub fn close(self) {
-        let Disk { dir, db, file } = self;
+        let Disk { dir, db, file, .. } = self;
         // sled ends its threads and syncs when the last handle goes, and panics if that fails. All that
         // was answered is durable already.
         if catch_unwind(AssertUnwindSafe(|| drop(db))).is_err() {
@@ -266,6 +237,35 @@ fn check_unused(dir: &Path, path: &Path) -> Result<(), OpenError> {
             source,
         }),
     }
+}
+
+/// Read everything. The first thing in a new database is its format; it becomes durable with the first
+/// batch.
+fn load(db: &::sled::Db, dir: &Path) -> Result<(State, Slots), OpenError> {
+    let invalid = |invalid: record::Invalid| match invalid {
+        record::Invalid::Newer(_) => OpenError::Newer {
+            dir: dir.to_owned(),
+            reason: invalid.to_string(),
+        },
+        record::Invalid::Corrupt(reason) => OpenError::Damaged {
+            dir: dir.to_owned(),
+            reason,
+        },
+    };
+    let mut recovery = Recovery::default();
+    let mut empty = true;
+    for record in db.iter() {
+        let (key, value) = record.map_err(|error| open_error(dir, error))?;
+        recovery.add(&key, &value).map_err(invalid)?;
+        empty = false;
+    }
+    let recovered = recovery.finish(Instant::now()).map_err(invalid)?;
+    if empty {
+        let format = record::number(record::FORMAT);
+        db.insert(record::FORMAT_KEY, format)
+            .map_err(|error| open_error(dir, error))?;
+    }
+    Ok(recovered)
 }
 
 /// Remove snapshots that a crash left half written: sled would write over them without truncating.
