@@ -80,6 +80,8 @@ pub enum Error {
     Invalid(Target, Vec<Invalid>),
     /// 422 without an object: the message, and details that tell its causes.
     Unprocessable(String, Map<String, Value>),
+    /// A whole Status that was made elsewhere, with its `code`.
+    Status(Value),
     /// 429: try later.
     TooManyRequests(String),
     /// 500: something is broken here.
@@ -195,6 +197,10 @@ impl Error {
             Error::Unprocessable(message, details) => {
                 (422, "Invalid", message.clone(), Some(details.clone()))
             }
+            Error::Status(status) => {
+                let code = status["code"].as_u64().and_then(|code| u16::try_from(code).ok());
+                (code.unwrap_or(500), "", String::new(), None)
+            }
             Error::TooManyRequests(message) => (429, "TooManyRequests", message.clone(), None),
             Error::Internal(message) => {
                 let details = json!({"causes": [{"message": message}]});
@@ -221,6 +227,9 @@ impl Error {
 
     /// The `metav1.Status`.
     pub fn status(&self) -> Value {
+        if let Error::Status(status) = self {
+            return status.clone();
+        }
         let (code, reason, message, details) = self.parts();
         let mut status = json!({
             "kind": "Status",
