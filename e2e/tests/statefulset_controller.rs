@@ -6,7 +6,7 @@ use apiserver::{Options, Server};
 use controller::runtime::{Cache, Context, Moved, watch};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
-use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod, ServiceAccount};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::watcher::Config;
 use kube::{Api, Client, ResourceExt};
@@ -51,6 +51,12 @@ impl Cluster {
             .expect("a store in memory takes everything");
         let router = apiserver::router(server).layer(axum::Extension(User::admin()));
         let client = Client::new(router, "default");
+        let accounts: Api<ServiceAccount> = Api::default_namespaced(client.clone());
+        let account = serde_json::from_value(json!({"metadata": {"name": "default"}})).expect("an account");
+        accounts
+            .create(&PostParams::default(), &account)
+            .await
+            .expect("pods have an account");
         let context = Context {
             client: client.clone(),
             clock: clock.clone(),
@@ -149,6 +155,14 @@ impl Cluster {
 
     fn take_log(&self) -> Vec<String> {
         std::mem::take(&mut self.log.lock().expect("nobody panics"))
+    }
+
+    /// What is told about the set, and how often.
+    async fn events(&self) -> Vec<(String, i32)> {
+        let events: Api<Event> = Api::default_namespaced(self.client.clone());
+        let events = events.list(&ListParams::default()).await.expect("events").items;
+        let told = |event: Event| (event.message.unwrap_or_default(), event.count.unwrap_or(0));
+        events.into_iter().map(told).collect()
     }
 
     async fn images(&self) -> Vec<String> {
@@ -342,19 +356,8 @@ async fn a_deleted_pod_comes_back_as_itself_and_it_is_told() {
     assert_eq!(cluster.take_log(), expected);
     assert_ne!(cluster.pods().get("web-0").await.expect("web-0").uid(), old);
 
-    let events: Api<Event> = Api::default_namespaced(cluster.client.clone());
-    let events = events.list(&ListParams::default()).await.expect("events").items;
-    let told: Vec<_> = events
-        .iter()
-        .map(|event| {
-            (
-                event.message.clone().unwrap_or_default(),
-                event.count.unwrap_or(0),
-            )
-        })
-        .collect();
     let create = |n: i32| format!("Create Pod web-{n} in StatefulSet web successful");
-    assert_eq!(told, [(create(0), 2), (create(1), 1)]);
+    assert_eq!(cluster.events().await, [(create(0), 2), (create(1), 1)]);
 }
 
 #[tokio::test(start_paused = true)]
