@@ -3,9 +3,11 @@
 //! [`plan`](plan::plan) decides, purely, as Kubernetes 1.36 does; the rest asks the API and does what was decided.
 
 mod act;
+pub mod action;
 mod claims;
 pub mod event;
 mod identity;
+mod members;
 mod observed;
 pub mod plan;
 mod revision;

@@ -1,9 +1,9 @@
 //! Doing what was planned: one API call per action, an event for what users want to know.
 
+use super::action::{Action, Lane, Plan, Step, Verb};
 use super::event::{self, Told};
 use super::identity::owner_reference;
 use super::observed::Observed;
-use super::plan::{Action, Lane, Plan, Step, Verb};
 use crate::runtime::{Teller, already_exists, lost_race, not_found};
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};

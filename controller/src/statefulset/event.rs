@@ -1,6 +1,6 @@
 //! The words of the controller's events, which clients and people compare (R49).
 
-use super::plan::Verb;
+use super::action::Verb;
 use events::EventType;
 
 /// An event about a set.

@@ -4,151 +4,27 @@
 //! replica in order, then remove the condemned pods, then update, and count. Nothing later is done while something
 //! earlier has to be waited for. Each sync does one step; what it changes brings the next.
 
+use super::action::{Action, Lane, Plan, Step, Verb};
 use super::claims;
 use super::identity::{
-    available_after, controller_of, identity_labels, identity_matches, is_available, is_created, is_finished,
-    is_member, is_pending, is_ready, is_terminating, is_unavailable, new_pod, ordinal, owner_reference,
-    pod_name, revision_of,
+    available_after, identity_labels, identity_matches, is_available, is_created, is_finished, is_pending,
+    is_ready, is_terminating, is_unavailable, new_pod, ordinal, pod_name, revision_of,
 };
+use super::members::members;
 use super::observed::Observed;
 use super::revision::{History, Revision, history};
 use super::status;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Volume};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
-use kube::core::SelectorExt;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::ops::Range;
 
 /// How many pods are created in one sync at most.
 const MOST_CREATED: usize = 1000;
-
-/// One write, or what is to be told instead of one.
-#[derive(Clone, Debug)]
-pub enum Action {
-    /// Make a revision that has no owner the set's.
-    AdoptRevision(Box<ControllerRevision>),
-    /// Make a pod the set's, or nobody's: these are its owners from now on.
-    OwnPod {
-        /// The pod as it was observed.
-        pod: Box<Pod>,
-        /// All its owners.
-        owners: Vec<OwnerReference>,
-        /// Whether the set takes it, which it must not any more while it is being deleted.
-        adopts: bool,
-    },
-    /// Keep a template.
-    CreateRevision(Box<ControllerRevision>),
-    /// Give a revision a new number: a rollback made it the newest.
-    RenumberRevision {
-        /// Its name.
-        name: String,
-        /// The version that was observed.
-        resource_version: Option<String>,
-        /// Its number from now on.
-        revision: i64,
-    },
-    /// Forget a template.
-    DeleteRevision {
-        /// Its name.
-        name: String,
-        /// Which one of that name.
-        uid: String,
-    },
-    /// Create a claim for a pod.
-    CreateClaim {
-        /// The claim.
-        claim: Box<PersistentVolumeClaim>,
-        /// The pod that needs it.
-        pod: String,
-        /// What fails with it: creating or updating that pod (nothing else when the pod exists already).
-        part_of: Option<Verb>,
-    },
-    /// Set the owners of a claim, as the retention policy wants them.
-    OwnClaim {
-        /// Its name.
-        name: String,
-        /// The version that was observed; none when it is created just before.
-        resource_version: Option<String>,
-        /// All its owners.
-        owners: Vec<OwnerReference>,
-        /// The pod that uses it.
-        pod: String,
-        /// The claim could be wanted by a pod that is there: a failure is told as that pod's.
-        is_told: bool,
-    },
-    /// Create a pod.
-    CreatePod(Box<Pod>),
-    /// Give a pod its identity and storage.
-    UpdatePod {
-        /// Its name.
-        name: String,
-        /// The version that was observed.
-        resource_version: Option<String>,
-        /// The labels it has to have.
-        labels: BTreeMap<String, String>,
-        /// Its volumes, if they have to change.
-        volumes: Option<Vec<Volume>>,
-    },
-    /// Delete a pod.
-    DeletePod {
-        /// Its name.
-        name: String,
-        /// Which one of that name.
-        uid: String,
-    },
-    /// Somebody else manages a claim that the retention policy is for.
-    TellConflict {
-        /// The claim.
-        claim: String,
-    },
-    /// Nothing can be done now: told as the failure of what was wanted, tried again later.
-    Refuse {
-        /// The pod that was to be created or updated.
-        pod: String,
-        /// Which of the two (`None`: neither, there is nothing to tell).
-        verb: Option<Verb>,
-        /// Why not.
-        message: String,
-    },
-}
-
-/// What can be done with a pod, as events call it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
-    /// Create it.
-    Create,
-    /// Change its labels or volumes.
-    Update,
-    /// Delete it.
-    Delete,
-}
-
-/// Actions to be done in their order, until one fails.
-pub type Lane = Vec<Action>;
-
-/// Lanes that do not depend on each other. If one fails the steps that follow are not done.
-pub type Step = Vec<Lane>;
-
-/// What to do, in this order. If `prepare` fails the rest is not done; if `steps` fails the rest is, for
-/// the status is true nevertheless.
-#[derive(Clone, Debug, Default)]
-pub struct Plan {
-    /// Adoption, release and the present revision.
-    pub prepare: Vec<Step>,
-    /// What is to be done about pods and claims.
-    pub steps: Vec<Step>,
-    /// The status, if it is news.
-    pub status: Option<StatefulSetStatus>,
-    /// Revisions that are not needed any more.
-    pub prune: Lane,
-    /// When to look again though nothing moves: a pod becomes available by the mere passing of time (R3).
-    pub wake_at: Option<Timestamp>,
-}
 
 /// Decide what to do about a set.
 pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
@@ -181,43 +57,6 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
         wake_at: wake_at(&members, sync.min_ready_seconds, now),
         status: status::is_news(set, &status).then_some(status),
     }
-}
-
-/// The pods that are the set's, and what to write so that they are: adopt what fits and is nobody's, release
-/// what does not fit any more (R7–R9).
-fn members(observed: &Observed) -> (Vec<&Pod>, Vec<Action>) {
-    let set = &observed.set;
-    let is_deleted = set.metadata.deletion_timestamp.is_some();
-    let (mut members, mut owning) = (vec![], vec![]);
-    for pod in &observed.pods {
-        let fits = observed.selector.matches(pod.labels()) && is_member(set, pod);
-        match controller_of(pod) {
-            Some(owner) if Some(&owner.uid) != set.metadata.uid.as_ref() => {}
-            Some(_) if fits => members.push(pod),
-            Some(_) if is_deleted => {}
-            Some(_) => {
-                let others = pod.owner_references().iter();
-                let others = others.filter(|owner| Some(&owner.uid) != set.metadata.uid.as_ref());
-                owning.push(Action::OwnPod {
-                    pod: Box::new(pod.clone()),
-                    owners: others.cloned().collect(),
-                    adopts: false,
-                });
-            }
-            None if fits && !is_deleted && !is_terminating(pod) => {
-                let mut owners = pod.owner_references().to_vec();
-                owners.push(owner_reference(set));
-                owning.push(Action::OwnPod {
-                    pod: Box::new(pod.clone()),
-                    owners,
-                    adopts: true,
-                });
-                members.push(pod);
-            }
-            None => {}
-        }
-    }
-    (members, owning)
 }
 
 /// The next moment at which a Ready pod becomes available (R3). Just past it, because availability begins after

@@ -2,9 +2,9 @@
 //!
 //! Names and bytes are upstream's own, so that sets, pods and revisions can move between petset and Kubernetes.
 
+use super::action::Action;
 use super::identity::{controller_of, owner_reference};
 use super::observed::Observed;
-use super::plan::Action;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;

@@ -2,7 +2,8 @@
 //! must be true of the plan in each: upstream's monotonic invariants.
 
 use controller::statefulset::Observed;
-use controller::statefulset::plan::{Action, Plan, plan};
+use controller::statefulset::action::{Action, Plan};
+use controller::statefulset::plan::plan;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::Pod;

@@ -1,8 +1,9 @@
 //! An API, a kubelet and a garbage collector, as far as StatefulSets see them, without any task or clock.
 
 use controller::statefulset::Observed;
+use controller::statefulset::action::{Action, Plan, Verb};
 use controller::statefulset::event::{self, Told};
-use controller::statefulset::plan::{Action, Plan, Verb, plan};
+use controller::statefulset::plan::plan;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
