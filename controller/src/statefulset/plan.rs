@@ -449,3 +449,29 @@ fn max_unavailable(setting: Option<&IntOrString>, replicas: usize) -> usize {
     };
     count.max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn max_unavailable_is_a_number_or_a_percentage_rounded_down_and_at_least_one() {
+        let text = |text: &str| Some(IntOrString::String(text.into()));
+        let cases = [
+            (None, 5, 1),
+            (Some(IntOrString::Int(3)), 5, 3),
+            (Some(IntOrString::Int(0)), 5, 1),
+            (text("50%"), 5, 2),
+            (text("10%"), 5, 1),
+            (text("100%"), 5, 5),
+            (text("nonsense"), 5, 1),
+        ];
+        for (setting, replicas, expected) in cases {
+            assert_eq!(
+                max_unavailable(setting.as_ref(), replicas),
+                expected,
+                "{setting:?}"
+            );
+        }
+    }
+}
