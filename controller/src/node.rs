@@ -1,10 +1,10 @@
-//! Node lifecycle: a node whose kubelet has fallen silent is not ready, and says so. The Node and its lease
-//! are the kubelet's.
+//! Node lifecycle: a node whose kubelet has fallen silent is not ready, and what its conditions say keeps
+//! pods away by taints. The Node and its lease are the kubelet's.
 
-use crate::runtime::{Cache, Context, Key, Queue, Teller, tell, watch, work};
+use crate::runtime::{Cache, Context, Queue, Teller, tell, watch, work};
 use events::{EventType, Recorder};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, NodeCondition};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::watcher::Config;
@@ -23,6 +23,23 @@ const LEASES: &str = "kube-node-lease";
 
 /// The conditions that a silent kubelet leaves unknown.
 const CONDITIONS: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
+
+/// Which condition, with which status, keeps pods away, and the taint that does it.
+const TAINTS: [(&str, &str, &str); 6] = [
+    ("Ready", "False", "node.kubernetes.io/not-ready"),
+    ("Ready", "Unknown", "node.kubernetes.io/unreachable"),
+    ("MemoryPressure", "True", "node.kubernetes.io/memory-pressure"),
+    ("DiskPressure", "True", "node.kubernetes.io/disk-pressure"),
+    (
+        "NetworkUnavailable",
+        "True",
+        "node.kubernetes.io/network-unavailable",
+    ),
+    ("PIDPressure", "True", "node.kubernetes.io/pid-pressure"),
+];
+
+/// Keeps pods away from a node that is cordoned.
+const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
 /// Watch over every node, for ever.
 pub async fn run(context: Context) {
@@ -74,8 +91,7 @@ pub async fn run(context: Context) {
         ),
         work(&queue, 1, |name| {
             let silence = silence(&name);
-            let known = nodes.get(&Key::new("", &name));
-            check(&context, &teller, known.is_some(), name, silence)
+            check(&context, &teller, name, silence)
         }),
         tell(telling, recorder),
     );
@@ -89,20 +105,25 @@ fn is_heard(node: &Node) -> bool {
 async fn check(
     context: &Context,
     teller: &Teller,
-    known: bool,
     name: String,
     silence: Duration,
 ) -> Result<Option<Duration>, kube::Error> {
-    if !known {
-        return Ok(None);
-    }
-    if let Some(left) = GRACE.checked_sub(silence).filter(|left| !left.is_zero()) {
-        return Ok(Some(left));
-    }
     let nodes: Api<Node> = Api::all(context.client.clone());
     let Some(node) = nodes.get_opt(&name).await? else {
         return Ok(None);
     };
+    if let Some(taints) = taints(&node, &Time((context.clock)())) {
+        let patch = json!({
+            "metadata": {"uid": node.metadata.uid, "resourceVersion": node.metadata.resource_version},
+            "spec": {"taints": taints},
+        });
+        nodes
+            .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
+            .await?;
+    }
+    if let Some(left) = GRACE.checked_sub(silence).filter(|left| !left.is_zero()) {
+        return Ok(Some(left));
+    }
     if let Some(status) = unknown(&node, &Time((context.clock)())) {
         let patch = Patch::Strategic(status);
         nodes.patch_status(&name, &PatchParams::default(), &patch).await?;
@@ -134,6 +155,37 @@ fn unknown(node: &Node, now: &Time) -> Option<Value> {
     (!patches.is_empty()).then_some(patch)
 }
 
+/// The taints as they should be: those of others, and ours as the conditions have them. A condition that
+/// nobody has told yet changes nothing. `None`: they are.
+fn taints(node: &Node, now: &Time) -> Option<Vec<Taint>> {
+    let spec = node.spec.as_ref();
+    let present = spec.and_then(|spec| spec.taints.clone()).unwrap_or_default();
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let told = |type_: &str| conditions.and_then(|all| all.iter().find(|c| c.type_ == type_));
+    let mut wanted: Vec<(&str, bool)> = TAINTS
+        .iter()
+        .filter_map(|(type_, status, key)| Some((*key, told(type_)?.status == *status)))
+        .collect();
+    let cordoned = spec.is_some_and(|spec| spec.unschedulable == Some(true));
+    wanted.push((UNSCHEDULABLE, cordoned));
+    let is = |taint: &Taint, key: &str| taint.key == key && taint.effect == "NoSchedule";
+    let mut taints = present.clone();
+    for (key, wanted) in wanted {
+        let there = taints.iter().any(|taint| is(taint, key));
+        if wanted && !there {
+            taints.push(Taint {
+                key: key.into(),
+                effect: "NoSchedule".into(),
+                time_added: Some(now.clone()),
+                value: None,
+            });
+        } else if !wanted && there {
+            taints.retain(|taint| !is(taint, key));
+        }
+    }
+    (taints != present).then_some(taints)
+}
+
 fn ready(node: &Node) -> Option<&NodeCondition> {
     let conditions = node.status.as_ref()?.conditions.as_ref()?;
     conditions.iter().find(|condition| condition.type_ == "Ready")
@@ -161,5 +213,34 @@ mod tests {
             never["status"]["conditions"][0]["reason"],
             "NodeStatusNeverUpdated"
         );
+    }
+    #[test]
+    fn taints_follow_conditions_and_leave_those_of_others() {
+        let now = Time(jiff::Timestamp::UNIX_EPOCH);
+        let keys = |spec: Value, conditions: Value| {
+            let node = json!({"metadata": {"name": "n"}, "spec": spec, "status": {"conditions": conditions}});
+            let node = serde_json::from_value(node).unwrap();
+            taints(&node, &now).map(|all| all.into_iter().map(|taint| taint.key).collect::<Vec<_>>())
+        };
+        let taint = |key: &str| json!({"key": key, "effect": "NoSchedule"});
+        let mine = taint("mine");
+        let not_ready = taint("node.kubernetes.io/not-ready");
+        let both = json!({"taints": [mine, not_ready]});
+        let ready = |status: &str| json!([{"type": "Ready", "status": status}]);
+        let key = |name: &str| format!("node.kubernetes.io/{name}");
+        assert_eq!(keys(both.clone(), ready("True")), Some(vec!["mine".into()]));
+        assert_eq!(keys(both.clone(), ready("False")), None);
+        assert_eq!(keys(both.clone(), json!([])), None);
+        assert_eq!(
+            keys(both, ready("Unknown")),
+            Some(vec!["mine".into(), key("unreachable")])
+        );
+        assert_eq!(keys(json!({}), ready("True")), None);
+        assert_eq!(
+            keys(json!({"unschedulable": true}), ready("True")),
+            Some(vec![key("unschedulable")])
+        );
+        let pressed = json!([{"type": "DiskPressure", "status": "True"}]);
+        assert_eq!(keys(json!({}), pressed), Some(vec![key("disk-pressure")]));
     }
 }

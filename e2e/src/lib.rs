@@ -1,1 +1,3 @@
-//! e2e
+//! What the tests that need several crates share.
+
+pub mod in_process;

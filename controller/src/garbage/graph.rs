@@ -113,7 +113,11 @@ impl Graph {
         let earlier_owners = before.map(Node::owned_by).unwrap_or_default();
         let owners = node.owned_by();
         let mut look = BTreeSet::new();
-        let orphaned = |uid: &Uid| self.nodes.get(uid).is_none_or(Node::awaits_dependents);
+        // An owner in another namespace is none.
+        let reachable =
+            |owner: &Node| owner.place.namespace.is_none() || owner.place.namespace == node.place.namespace;
+        let stays = |owner: &Node| reachable(owner) && !owner.awaits_dependents();
+        let orphaned = |uid: &Uid| !self.nodes.get(uid).is_some_and(stays);
         let changed = before.is_none_or(|before| before.owners != node.owners);
         let ends = node.awaits_dependents() || node.orphans_dependents();
         if ends || (!node.deleting && changed && owners.iter().any(orphaned)) {
@@ -224,6 +228,15 @@ pub(super) mod tests {
         assert_eq!(graph.apply(node("pod", &[])), set(&[]));
         assert_eq!(graph.apply(node("set", &[])), set(&[]));
         assert_eq!(graph.remove("set"), set(&[]));
+    }
+
+    #[test]
+    fn an_owner_in_another_namespace_does_not_count() {
+        let mut graph = Graph::default();
+        let mut stray = node("pod", &["set"]);
+        stray.place.namespace = Some("other".into());
+        graph.apply(node("set", &[]));
+        assert_eq!(graph.apply(stray), set(&["pod"]));
     }
 
     #[test]
