@@ -1,1 +1,11 @@
-//! petset library
+//! petset: Kubernetes StatefulSets as plain local processes. This crate wires the parts together: [`cluster::Cluster`]
+//! is a whole cluster in this process, [`args`] the command line.
+
+pub mod args;
+pub mod cluster;
+pub mod component;
+pub mod data;
+pub mod manifest;
+pub mod nodes;
+pub mod status;
+pub mod up;

@@ -1,2 +1,55 @@
-//! petset
-fn main() {}
+//! The `petset` command.
+
+use clap::Parser;
+use petset::args::{Arguments, Command, Log, LogFormat};
+use petset::{component, data::DataDir, status, up};
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    // The processes that the kubelet starts from this binary must come before anything that makes a thread.
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let Some(code) = kubelet::internal_command(&arguments) {
+        return code;
+    }
+    let result = match Arguments::parse().command {
+        Command::Up(arguments) => run(Some(arguments.log), up::run(arguments)),
+        Command::Apiserver(arguments) => run(Some(arguments.log), component::apiserver(arguments)),
+        Command::Controller(arguments) => run(Some(arguments.log), component::controller(arguments)),
+        Command::Kubelet(arguments) => run(Some(arguments.log), component::kubelet(arguments)),
+        Command::Dns(arguments) => run(Some(arguments.log), component::dns(arguments)),
+        Command::Status(arguments) => status::print(&arguments),
+        Command::Kubeconfig(data) => DataDir::open(data.data_dir.as_deref())
+            .and_then(|data| Ok(writeln!(std::io::stdout(), "{}", data.kubeconfig().display())?)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "petset: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Run to the end on a runtime with a thread per core.
+fn run(log: Option<Log>, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    if let Some(log) = log {
+        start_log(log.log_format);
+    }
+    tokio::runtime::Runtime::new()?.block_on(work)
+}
+
+/// Log lines go to standard error; `RUST_LOG` says which, by default warnings.
+fn start_log(format: LogFormat) {
+    // hickory tells every query twice at INFO.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => subscriber.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => subscriber.json().init(),
+    }
+}

@@ -1,0 +1,268 @@
+//! The command line. Every flag can also be given as an environment variable `PETSET_…`.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Kubernetes StatefulSets as plain local processes.
+#[derive(Debug, Parser)]
+#[command(name = "petset", version, about, max_term_width = 100)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a whole cluster and keep it in the foreground until Ctrl-C
+    Up(Up),
+    /// Say what runs: URLs, DNS address, pid, version, uptime
+    Status(Status),
+    /// Print the path of the kubeconfig that `up` wrote
+    Kubeconfig(Data),
+    /// Run the API server alone
+    Apiserver(Apiserver),
+    /// Run the controllers alone, against any API server
+    Controller(Controller),
+    /// Run the kubelet alone, against any API server
+    Kubelet(Kubelet),
+    /// Run the DNS server alone, against any API server
+    Dns(Dns),
+}
+
+/// Where everything is kept.
+#[derive(Args, Clone, Debug)]
+pub struct Data {
+    /// Directory for objects, volumes, pods and credentials [default: petset in the XDG data directory]
+    #[arg(long, env = "PETSET_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// How to log.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Log {
+    /// Form of the log lines on standard error (what is logged: RUST_LOG, default warn)
+    #[arg(long, env = "PETSET_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// Forms of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where the API is served.
+#[derive(Args, Clone, Debug)]
+pub struct Api {
+    /// HTTPS address of the API; port 0 picks a free one
+    #[arg(
+        long,
+        env = "PETSET_API",
+        value_name = "ADDR:PORT",
+        default_value = "127.0.0.1:6443"
+    )]
+    pub api: SocketAddr,
+    /// Also serve the API over plain HTTP, without authentication, on this loopback address
+    #[arg(long, env = "PETSET_HTTP", value_name = "ADDR:PORT")]
+    pub http: Option<SocketAddr>,
+}
+
+/// How names look and where they are answered.
+#[derive(Args, Clone, Debug)]
+pub struct Names {
+    /// DNS address, UDP and TCP; port 0 picks a free one
+    #[arg(
+        long,
+        env = "PETSET_DNS",
+        value_name = "ADDR:PORT",
+        default_value = "127.0.0.1:1053"
+    )]
+    pub dns: SocketAddr,
+    /// The zone of the cluster's names
+    #[arg(
+        long,
+        env = "PETSET_CLUSTER_DOMAIN",
+        value_name = "DOMAIN",
+        default_value = "cluster.local"
+    )]
+    pub cluster_domain: String,
+}
+
+/// How pods run.
+#[derive(Args, Clone, Debug)]
+pub struct Pods {
+    /// Range of pod addresses, in 127.0.0.0/8
+    #[arg(
+        long,
+        env = "PETSET_POD_CIDR",
+        value_name = "CIDR",
+        default_value = "127.244.0.0/16"
+    )]
+    pub pod_cidr: kubelet::address::Range,
+    /// Name of the node [default: this machine's host name]
+    #[arg(long, env = "PETSET_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Longest pause before a container that keeps ending is started again, in seconds
+    #[arg(long, env = "PETSET_MAX_BACK_OFF", value_name = "SECONDS", default_value_t = 300,
+        value_parser = clap::value_parser!(u32).range(1..=300))]
+    pub max_back_off: u32,
+}
+
+/// `petset up`
+#[derive(Args, Clone, Debug)]
+pub struct Up {
+    #[command(flatten)]
+    #[allow(missing_docs)] // clap would show it as help
+    pub data: Data,
+    #[command(flatten)]
+    #[allow(missing_docs)] // as above
+    pub api: Api,
+    #[command(flatten)]
+    #[allow(missing_docs)] // as above
+    pub names: Names,
+    #[command(flatten)]
+    #[allow(missing_docs)] // as above
+    pub pods: Pods,
+    #[command(flatten)]
+    #[allow(missing_docs)] // as above
+    pub log: Log,
+    /// Manifests to apply once the cluster is up: a file, a directory, or - for standard input
+    #[arg(
+        short = 'f',
+        long = "filename",
+        env = "PETSET_FILENAME",
+        value_name = "FILE|DIR|-",
+        value_delimiter = ','
+    )]
+    pub filename: Vec<PathBuf>,
+}
+
+/// `petset status`
+#[derive(Args, Clone, Debug)]
+pub struct Status {
+    #[command(flatten)]
+    #[allow(missing_docs)] // as above
+    pub data: Data,
+    /// Form of the answer
+    #[arg(short = 'o', long, env = "PETSET_OUTPUT", value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// Forms of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// `petset apiserver`
+#[derive(Args, Clone, Debug)]
+pub struct Apiserver {
+    #[command(flatten)]
+    #[allow(missing_docs)] // as above
+    pub data: Data,
+    #[command(flatten)]
+    #[allow(missing_docs)] // as above
+    pub api: Api,
+    #[command(flatten)]
+    #[allow(missing_docs)] // as above
+    pub log: Log,
+}
+
+/// Which API server a component works for.
+#[derive(Args, Clone, Debug)]
+pub struct Remote {
+    /// How to reach the API server [default: as kubectl finds it]
+    #[arg(long, env = "PETSET_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// `petset controller`
+#[derive(Args, Clone, Debug)]
+pub struct Controller {
+    #[command(flatten)]
+    #[allow(missing_docs)] // as above
+    pub remote: Remote,
+    #[command(flatten)]
+    #[allow(missing_docs)] // as above
+    pub data: Data,
+    #[command(flatten)]
+    #[allow(missing_docs)] // as above
+    pub log: Log,
+}
+
+/// `petset kubelet`
+#[derive(Args, Clone, Debug)]
+pub struct Kubelet {
+    #[command(flatten)]
+    #[allow(missing_docs)] // as above
+    pub remote: Remote,
+    #[command(flatten)]
+    #[allow(missing_docs)] // as above
+    pub data: Data,
+    #[command(flatten)]
+    #[allow(missing_docs)] // as above
+    pub pods: Pods,
+    #[command(flatten)]
+    #[allow(missing_docs)] // as above
+    pub log: Log,
+}
+
+/// `petset dns`
+#[derive(Args, Clone, Debug)]
+pub struct Dns {
+    #[command(flatten)]
+    #[allow(missing_docs)] // as above
+    pub remote: Remote,
+    #[command(flatten)]
+    #[allow(missing_docs)] // as above
+    pub names: Names,
+    /// Range of pod addresses, whose reverse names are answered
+    #[arg(
+        long,
+        env = "PETSET_POD_CIDR",
+        value_name = "CIDR",
+        default_value = "127.244.0.0/16"
+    )]
+    pub pod_cidr: kubelet::address::Range,
+    #[command(flatten)]
+    #[allow(missing_docs)] // as above
+    pub log: Log,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_is_also_an_environment_variable() {
+        for command in Arguments::command().get_subcommands() {
+            for flag in command
+                .get_arguments()
+                .filter(|a| !["help", "version"].contains(&a.get_id().as_str()))
+            {
+                let variable = flag.get_env().and_then(|e| e.to_str()).unwrap_or_default();
+                assert!(
+                    variable.starts_with("PETSET_"),
+                    "{} {}",
+                    command.get_name(),
+                    flag.get_id()
+                );
+            }
+        }
+    }
+}

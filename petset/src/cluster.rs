@@ -1,0 +1,438 @@
+//! A whole cluster in this process: API server, controllers, kubelet and DNS, started together and stopped in order.
+//!
+//! Components talk through a `kube::Client` whose service is the API server's router itself: no socket in between.
+
+use crate::data::{DataDir, Lock, Running, write_private};
+use crate::nodes::{InProcess, Sockets};
+use anyhow::{Context, bail};
+use apiserver::auth::User;
+use apiserver::auth::pki::Pki;
+use apiserver::auth::token::Tokens;
+use apiserver::serve::{Tls, serve_http, serve_tls, serve_unix};
+use axum::{Extension, Router};
+use events::Clock;
+use jiff::Timestamp;
+use kubelet::Kubelet;
+use kubelet::address::Range;
+use kubelet::record::BackOff;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use store::{Options as StoreOptions, SledStore};
+use tokio::net::{TcpListener, UdpSocket, UnixListener};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// What a cluster is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where everything is kept.
+    pub data_dir: DataDir,
+    /// HTTPS address of the API; port 0 picks a free one.
+    pub api: SocketAddr,
+    /// Plain HTTP address of the API, loopback only.
+    pub http: Option<SocketAddr>,
+    /// DNS, controllers and kubelet; `None`: an API server alone.
+    pub components: Option<Components>,
+}
+
+/// What is not the API server.
+#[derive(Clone, Debug)]
+pub struct Components {
+    /// DNS address.
+    pub dns: SocketAddr,
+    /// The zone of the cluster's names.
+    pub cluster_domain: String,
+    /// Where pod addresses come from.
+    pub pod_range: Range,
+    /// Name of the node.
+    pub node_name: String,
+    /// The petset binary, which the kubelet starts again as its shims.
+    pub executable: PathBuf,
+    /// Delays between restarts of a container.
+    pub back_off: BackOff,
+}
+
+/// A running cluster. [`Cluster::stop`] stops it in order; dropping it stops it anyhow.
+pub struct Cluster {
+    running: Running,
+    router: Router,
+    stops: Stops,
+    /// What runs, in groups; a task that ends early is an error.
+    components: JoinSet<anyhow::Result<()>>,
+    kubelet: JoinSet<anyhow::Result<()>>,
+    dns: JoinSet<anyhow::Result<()>>,
+    listeners: JoinSet<anyhow::Result<()>>,
+    store: Arc<SledStore>,
+    _locks: Vec<Lock>,
+}
+
+/// Each ends one group.
+#[derive(Default)]
+struct Stops {
+    controllers: CancellationToken,
+    kubelet: CancellationToken,
+    dns: CancellationToken,
+    listeners: CancellationToken,
+}
+
+impl Drop for Stops {
+    fn drop(&mut self) {
+        for token in [&self.controllers, &self.kubelet, &self.dns, &self.listeners] {
+            token.cancel();
+        }
+    }
+}
+
+/// Sockets that are bound, so that a port in use is said before anything else has been started.
+struct Listeners {
+    api: TcpListener,
+    http: Option<TcpListener>,
+    unix: UnixListener,
+    dns: Option<(UdpSocket, TcpListener)>,
+}
+
+impl Cluster {
+    /// Start everything. Once this returns the API answers.
+    pub async fn start(options: Options) -> anyhow::Result<Self> {
+        let data = options.data_dir.clone();
+        let mut locks = vec![data.lock()?];
+        if options.components.is_some() {
+            locks.push(data.lock_pods()?);
+        }
+        let listeners = Listeners::bind(&options).await?;
+        let clock: Clock = Arc::new(Timestamp::now);
+        let (store, pki) = open_disk(&data, &options, &clock).await?;
+        let running = describe(&data, &options, &listeners, clock())?;
+        write_private(&data.kubeconfig(), pki.kubeconfig(&running.api).as_bytes())?;
+
+        let stops = Stops::default();
+        let tokens = Arc::new(Tokens::new(&pki.service_account_key).context("pki/sa.key")?);
+        let (nodes, sockets) = (Arc::new(InProcess::default()), Arc::new(Sockets::default()));
+        let server_options = apiserver::Options {
+            clock: clock.clone(),
+            stop: stops.listeners.clone(),
+            nodes: match options.components {
+                Some(_) => nodes.clone(),
+                None => sockets.clone(),
+            },
+            tokens: Some(tokens.clone()),
+            ..apiserver::Options::default()
+        };
+        let server = apiserver::Server::new(store.clone(), server_options);
+        let bootstrapped = server.bootstrap().await;
+        bootstrapped.map_err(|e| anyhow::anyhow!("cannot create the first namespaces: {e:?}"))?;
+        let router = apiserver::router(server);
+        let tls = Tls::new(&pki, tokens, clock.clone())?;
+
+        let mut cluster = Self {
+            running,
+            router,
+            stops,
+            components: JoinSet::new(),
+            kubelet: JoinSet::new(),
+            dns: JoinSet::new(),
+            listeners: JoinSet::new(),
+            store,
+            _locks: locks,
+        };
+        sockets.look_up_with(cluster.client());
+        let dns = cluster.listen(listeners, tls);
+        if let (Some(components), Some(dns)) = (&options.components, dns) {
+            cluster.start_components(components, &data, &pki, dns, &clock, &nodes);
+            cluster.create_default_class().await?;
+        }
+        data.write_running(&cluster.running)?;
+        Ok(cluster)
+    }
+
+    fn listen(&mut self, listeners: Listeners, tls: Tls) -> Option<(UdpSocket, TcpListener)> {
+        let router = &self.router;
+        let stop = &self.stops.listeners;
+        let serving = serve_tls(listeners.api, router.clone(), tls, stop.clone());
+        spawn(&mut self.listeners, async {
+            serving.await;
+            Ok(())
+        });
+        let serving = serve_unix(listeners.unix, router.clone(), stop.clone());
+        spawn(&mut self.listeners, async {
+            serving.await;
+            Ok(())
+        });
+        if let Some(http) = listeners.http {
+            let serving = serve_http(http, router.clone(), stop.clone());
+            spawn(&mut self.listeners, async {
+                serving.await;
+                Ok(())
+            });
+        }
+        listeners.dns
+    }
+
+    fn start_components(
+        &mut self,
+        components: &Components,
+        data: &DataDir,
+        pki: &Pki,
+        (udp, tcp): (UdpSocket, TcpListener),
+        clock: &Clock,
+        nodes: &InProcess,
+    ) {
+        let client = self.client_of("system:kube-controller-manager", &["system:masters"]);
+        let controllers = controller::Options {
+            volumes_dir: data.volumes(),
+            root_ca: Some(pki.authority.clone()),
+            ..controller::Options::default()
+        };
+        let running = controller::run(client, clock.clone(), controllers, self.stops.controllers.clone());
+        spawn(&mut self.components, async { Ok(running.await?) });
+
+        let client = self.client_of(
+            &format!("system:node:{}", components.node_name),
+            &["system:nodes", "system:masters"],
+        );
+        let api = self
+            .running
+            .api
+            .trim_start_matches("https://")
+            .parse::<SocketAddr>()
+            .ok();
+        let kubelet_options = kubelet_options(components, data.path(), api);
+        let kubelet = Kubelet::new(client, clock.clone(), kubelet_options);
+        nodes.serve(&components.node_name, kubelet::server::router(kubelet.clone()));
+        let running = kubelet.run(self.stops.kubelet.clone());
+        spawn(&mut self.kubelet, async { Ok(running.await?) });
+
+        let client = self.client_of("system:kube-dns", &["system:masters"]);
+        let names = dns_options(components);
+        let running = dns::run(client, names, vec![udp], vec![tcp], self.stops.dns.clone());
+        spawn(&mut self.dns, async { Ok(running.await?) });
+    }
+
+    /// As every cluster for trying things out has one: the class of claims that name none.
+    async fn create_default_class(&self) -> anyhow::Result<()> {
+        use k8s_openapi::api::storage::v1::StorageClass;
+        let class: StorageClass = serde_json::from_value(serde_json::json!({
+            "metadata": {
+                "name": "standard",
+                "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+            },
+            "provisioner": "petset.dev/directory",
+            "allowVolumeExpansion": true,
+        }))?;
+        let classes: kube::Api<StorageClass> = kube::Api::all(self.client());
+        match classes.create(&kube::api::PostParams::default(), &class).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            Err(error) => Err(error).context("cannot create the default StorageClass"),
+        }
+    }
+
+    /// What runs where.
+    pub fn running(&self) -> &Running {
+        &self.running
+    }
+
+    /// A client with the administrator's rights.
+    pub fn client(&self) -> kube::Client {
+        self.client_of("system:admin", &["system:masters"])
+    }
+
+    fn client_of(&self, name: &str, groups: &[&str]) -> kube::Client {
+        kube::Client::new(
+            self.router.clone().layer(Extension(User::new(name, groups))),
+            "default",
+        )
+    }
+
+    /// Wait until some part ends that should not; why.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        let (part, ended) = tokio::select! {
+            Some(ended) = self.components.join_next() => ("the controllers", ended),
+            Some(ended) = self.kubelet.join_next() => ("the kubelet", ended),
+            Some(ended) = self.dns.join_next() => ("the DNS server", ended),
+            Some(ended) = self.listeners.join_next() => ("an API listener", ended),
+        };
+        let why = match ended {
+            Ok(Ok(())) => anyhow::anyhow!("it ended without being told to"),
+            Ok(Err(error)) => error,
+            Err(error) => error.into(),
+        };
+        why.context(format!("{part} failed"))
+    }
+
+    /// Stop in order: controllers (or they would replace what goes), kubelet with its pods, DNS, HTTP, store.
+    pub async fn stop(mut self) {
+        for (token, tasks) in [
+            (&self.stops.controllers, &mut self.components),
+            (&self.stops.kubelet, &mut self.kubelet),
+            (&self.stops.dns, &mut self.dns),
+            (&self.stops.listeners, &mut self.listeners),
+        ] {
+            token.cancel();
+            while let Some(ended) = tasks.join_next().await {
+                if let Err(error) = ended.map_err(anyhow::Error::from).and_then(|result| result) {
+                    tracing::error!(error = %format!("{error:#}"), "while stopping");
+                }
+            }
+        }
+        let _ = std::fs::remove_file(&self.running.socket);
+        self.store.close().await;
+    }
+}
+
+fn spawn(
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+    work: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+) {
+    tasks.spawn(work);
+}
+
+/// The kubelet's options, for one in this process and for one alone.
+pub fn kubelet_options(
+    components: &Components,
+    data_dir: &Path,
+    api: Option<SocketAddr>,
+) -> kubelet::Options {
+    kubelet::Options {
+        node_name: components.node_name.clone(),
+        data_dir: data_dir.to_owned(),
+        pod_range: components.pod_range,
+        host_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        api_server: api.map(|address| (address.ip().to_string(), address.port())),
+        executable: components.executable.clone(),
+        back_off: components.back_off,
+        version: env!("CARGO_PKG_VERSION").into(),
+    }
+}
+
+fn dns_options(components: &Components) -> dns::Options {
+    dns::Options {
+        cluster_domain: components.cluster_domain.clone(),
+        reverse_ranges: vec![components.pod_range.to_string(), "10.96.0.0/12".into()],
+        address: components.dns.ip(),
+    }
+}
+
+/// Store and certificates, side by side: both are disk work.
+async fn open_disk(
+    data: &DataDir,
+    options: &Options,
+    clock: &Clock,
+) -> anyhow::Result<(Arc<SledStore>, Pki)> {
+    let directory = data.store();
+    let opening = tokio::task::spawn_blocking(move || SledStore::open(&directory, StoreOptions::default()));
+    let (directory, now) = (data.pki(), clock());
+    let address = options.api.ip();
+    let addresses = if address.is_unspecified() {
+        Vec::new()
+    } else {
+        vec![address.to_string()]
+    };
+    let keys = tokio::task::spawn_blocking(move || Pki::open(&directory, &addresses, now));
+    let store = opening
+        .await?
+        .with_context(|| format!("cannot open the store in {}", data.store().display()))?;
+    let pki = keys
+        .await?
+        .with_context(|| format!("credentials in {}", data.pki().display()))?;
+    Ok((Arc::new(store), pki))
+}
+
+fn describe(
+    data: &DataDir,
+    options: &Options,
+    listeners: &Listeners,
+    started: Timestamp,
+) -> anyhow::Result<Running> {
+    let api = reachable(listeners.api.local_addr()?);
+    let http = listeners.http.as_ref().map(TcpListener::local_addr).transpose()?;
+    let dns = listeners
+        .dns
+        .as_ref()
+        .map(|(udp, _)| udp.local_addr())
+        .transpose()?;
+    Ok(Running {
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        started,
+        api: format!("https://{api}"),
+        http: http.map(|address| format!("http://{address}")),
+        socket: data.api_socket(),
+        dns: dns.map(|address| reachable(address).to_string()),
+        cluster_domain: options.components.as_ref().map(|c| c.cluster_domain.clone()),
+        kubeconfig: data.kubeconfig(),
+    })
+}
+
+/// An address that a client on this machine can use for one that was listened on.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
+        IpAddr::V6(ip) if ip.is_unspecified() => {
+            SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), address.port())
+        }
+        _ => address,
+    }
+}
+
+impl Listeners {
+    async fn bind(options: &Options) -> anyhow::Result<Self> {
+        let api = bind_tcp(options.api, "the API", "--api").await?;
+        let http = match options.http {
+            Some(address) if !address.ip().is_loopback() => {
+                bail!("--http {address}: this listener asks for no credentials, so it must be on loopback")
+            }
+            Some(address) => Some(bind_tcp(address, "plain HTTP", "--http").await?),
+            None => None,
+        };
+        let dns = match &options.components {
+            Some(components) => Some(bind_dns(components.dns).await?),
+            None => None,
+        };
+        let socket = options.data_dir.api_socket();
+        Ok(Self {
+            api,
+            http,
+            unix: bind_unix(&socket)?,
+            dns,
+        })
+    }
+}
+
+/// A Unix socket that only its owner can open. One left behind by an earlier run is replaced: the caller holds the lock.
+pub fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt;
+    let _ = std::fs::remove_file(path);
+    // The directory is its owner's alone, so nobody gets in between these two.
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+async fn bind_tcp(address: SocketAddr, what: &str, flag: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| cannot_listen(address, what, flag))
+}
+
+fn cannot_listen(address: SocketAddr, what: &str, flag: &str) -> String {
+    format!(
+        "cannot listen on {address} for {what} (choose another with {flag} ADDR:PORT; port 0 picks a free one)"
+    )
+}
+
+/// The same port for UDP and TCP, also when the system picks it.
+pub async fn bind_dns(address: SocketAddr) -> anyhow::Result<(UdpSocket, TcpListener)> {
+    let message = || cannot_listen(address, "DNS", "--dns");
+    for _ in 0..32 {
+        let udp = UdpSocket::bind(address).await.with_context(message)?;
+        match TcpListener::bind(udp.local_addr()?).await {
+            Ok(tcp) => return Ok((udp, tcp)),
+            Err(_) if address.port() == 0 => {}
+            Err(error) => return Err(error).with_context(message),
+        }
+    }
+    bail!("{}: no port is free for both UDP and TCP", message())
+}

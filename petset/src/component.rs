@@ -1,0 +1,232 @@
+//! One component alone: the API server over a data directory, or a controller, kubelet or DNS server against any API
+//! server that a kubeconfig names.
+
+use crate::args;
+use crate::cluster::{Cluster, Components, Options, bind_dns, bind_unix, kubelet_options};
+use crate::data::DataDir;
+use crate::nodes::SOCKET_ANNOTATION;
+use anyhow::Context;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, Patch, PatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Cancelled by the first SIGINT or SIGTERM.
+pub fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let token = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        token.cancel();
+    });
+    Ok(stop)
+}
+
+fn say(line: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{line}").context("standard output")
+}
+
+/// `petset apiserver`
+pub async fn apiserver(arguments: args::Apiserver) -> anyhow::Result<()> {
+    let stop = stop_on_signal()?;
+    let data_dir = DataDir::open(arguments.data.data_dir.as_deref())?;
+    let options = Options {
+        data_dir,
+        api: arguments.api.api,
+        http: arguments.api.http,
+        components: None,
+    };
+    let mut cluster = Cluster::start(options).await?;
+    say(&format!("API server at {}", cluster.running().api))?;
+    say(&format!("kubeconfig: {}", cluster.running().kubeconfig.display()))?;
+    let failed = tokio::select! {
+        () = stop.cancelled() => None,
+        error = cluster.failed() => Some(error),
+    };
+    cluster.stop().await;
+    failed.map_or(Ok(()), Err)
+}
+
+/// Where the API server is, and a client for it.
+async fn client(remote: &args::Remote) -> anyhow::Result<(kube::Client, kube::Config)> {
+    let config = match &remote.kubeconfig {
+        Some(path) => {
+            let file =
+                Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {}", path.display()))?;
+            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?
+        }
+        None => kube::Config::infer()
+            .await
+            .context("no API server is configured: say which with --kubeconfig")?,
+    };
+    let url = config.cluster_url.to_string();
+    let client = kube::Client::try_from(config.clone())?;
+    let version = client.apiserver_version().await;
+    version.with_context(|| format!("cannot reach the API server at {url}"))?;
+    Ok((client, config))
+}
+
+/// `petset controller`
+pub async fn controller(arguments: args::Controller) -> anyhow::Result<()> {
+    let stop = stop_on_signal()?;
+    let (client, config) = client(&arguments.remote).await?;
+    let data = DataDir::open(arguments.data.data_dir.as_deref())?;
+    let options = controller::Options {
+        volumes_dir: data.volumes(),
+        root_ca: root_certificates(&config),
+        ..controller::Options::default()
+    };
+    say(&format!("controllers work for {}", config.cluster_url))?;
+    controller::run(client, Arc::new(jiff::Timestamp::now), options, stop).await?;
+    Ok(())
+}
+
+/// The certificates that this component trusts the API server by, in PEM: what pods are to trust it by, too.
+fn root_certificates(config: &kube::Config) -> Option<String> {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let pem = |der: &Vec<u8>| {
+        let text = STANDARD.encode(der);
+        let lines: Vec<&str> = text
+            .as_bytes()
+            .chunks(64)
+            .filter_map(|l| std::str::from_utf8(l).ok())
+            .collect();
+        format!(
+            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+            lines.join("\n")
+        )
+    };
+    config
+        .root_cert
+        .as_ref()
+        .map(|certificates| certificates.iter().map(pem).collect())
+}
+
+/// What `--pod-cidr` and its like say about pods.
+pub fn components(pods: &args::Pods, names: Option<&args::Names>) -> anyhow::Result<Components> {
+    let node_name = match &pods.node_name {
+        Some(name) => name.clone(),
+        None => host_name(),
+    };
+    let max = jiff::SignedDuration::from_secs(i64::from(pods.max_back_off));
+    let default = kubelet::record::BackOff::default();
+    Ok(Components {
+        dns: names.map_or(SocketAddr::from(([127, 0, 0, 1], 0)), |n| n.dns),
+        cluster_domain: names.map_or_else(|| "cluster.local".into(), |n| n.cluster_domain.clone()),
+        pod_range: pods.pod_cidr,
+        node_name,
+        executable: executable()?,
+        back_off: kubelet::record::BackOff {
+            initial: default.initial.min(max),
+            max,
+        },
+    })
+}
+
+/// This binary, also when its file has been replaced by a newer one meanwhile.
+fn executable() -> anyhow::Result<PathBuf> {
+    let path = std::env::current_exe().context("cannot find petset's own binary")?;
+    if path.exists() {
+        Ok(path)
+    } else {
+        Ok(PathBuf::from("/proc/self/exe"))
+    }
+}
+
+/// As upstream's kubelet names its node.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name: String = name
+        .trim()
+        .to_lowercase()
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || "-.".contains(*c))
+        .collect();
+    let name = name.trim_matches(['-', '.']).to_owned();
+    if name.is_empty() { "petset".into() } else { name }
+}
+
+/// `petset kubelet`
+pub async fn kubelet(arguments: args::Kubelet) -> anyhow::Result<()> {
+    let stop = stop_on_signal()?;
+    let (client, config) = client(&arguments.remote).await?;
+    let data = DataDir::open(arguments.data.data_dir.as_deref())?;
+    let _lock = data.lock_pods()?;
+    let components = components(&arguments.pods, None)?;
+    let mut options = kubelet_options(&components, data.path(), None);
+    let url = &config.cluster_url;
+    options.api_server = url
+        .host()
+        .map(|host| (host.to_owned(), url.port_u16().unwrap_or(443)));
+    let kubelet = kubelet::Kubelet::new(client.clone(), Arc::new(jiff::Timestamp::now), options);
+    let socket = data.kubelet_socket();
+    let listener = bind_unix(&socket)?;
+    let router = kubelet::server::router(kubelet.clone());
+    let shutdown = stop.clone().cancelled_owned();
+    let serving = tokio::spawn(
+        axum::serve(listener, router)
+            .with_graceful_shutdown(shutdown)
+            .into_future(),
+    );
+    let running = tokio::spawn(kubelet.run(stop.clone()));
+    let announced = announce(&client, &components.node_name, &socket, &stop).await;
+    if announced.is_ok() {
+        say(&format!(
+            "kubelet of node {} works for {url}",
+            components.node_name
+        ))?;
+    } else {
+        stop.cancel();
+    }
+    running.await??;
+    serving.await??;
+    let _ = std::fs::remove_file(socket);
+    announced
+}
+
+/// Say on the Node object, once it is there, where its kubelet's socket is.
+async fn announce(
+    client: &kube::Client,
+    node: &str,
+    socket: &std::path::Path,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let annotation = serde_json::json!({"metadata": {"annotations": {SOCKET_ANNOTATION: socket}}});
+    loop {
+        match nodes
+            .patch(node, &PatchParams::default(), &Patch::Merge(&annotation))
+            .await
+        {
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            result => return Ok(result.map(drop)?),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(std::time::Duration::from_millis(20)) => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// `petset dns`
+pub async fn dns(arguments: args::Dns) -> anyhow::Result<()> {
+    let stop = stop_on_signal()?;
+    let (client, config) = client(&arguments.remote).await?;
+    let (udp, tcp) = bind_dns(arguments.names.dns).await?;
+    let address = udp.local_addr()?;
+    let options = dns::Options {
+        cluster_domain: arguments.names.cluster_domain.clone(),
+        reverse_ranges: vec![arguments.pod_cidr.to_string(), "10.96.0.0/12".into()],
+        address: address.ip(),
+    };
+    say(&format!("DNS at {address} for {}", config.cluster_url))?;
+    dns::run(client, options, vec![udp], vec![tcp], stop).await?;
+    Ok(())
+}

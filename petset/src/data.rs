@@ -1,0 +1,231 @@
+//! The data directory: where everything is, and who holds it.
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// A data directory. Nothing in it is locked yet.
+#[derive(Clone, Debug)]
+pub struct DataDir(PathBuf);
+
+/// What a running `petset up` writes down for `petset status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Running {
+    /// Process id.
+    pub pid: u32,
+    /// `0.1.0`
+    pub version: String,
+    /// When it was started.
+    pub started: jiff::Timestamp,
+    /// `https://127.0.0.1:6443`
+    pub api: String,
+    /// `http://127.0.0.1:8080`, if it is served.
+    pub http: Option<String>,
+    /// The Unix socket that serves the API to its owner.
+    pub socket: PathBuf,
+    /// `127.0.0.1:1053`; none for an API server alone.
+    pub dns: Option<String>,
+    /// The zone.
+    pub cluster_domain: Option<String>,
+    /// For kubectl.
+    pub kubeconfig: PathBuf,
+}
+
+/// Holds a data directory, or one component's part of it, for this process.
+#[derive(Debug)]
+pub struct Lock {
+    // Held for the lock on it, which ends when it is closed.
+    _file: File,
+}
+
+impl DataDir {
+    /// `given`, else `petset` in the XDG data directory; made absolute, and created (0700).
+    pub fn open(given: Option<&Path>) -> anyhow::Result<Self> {
+        let path = match given {
+            Some(path) => path.to_owned(),
+            None => default_path()?,
+        };
+        let path =
+            std::path::absolute(&path).with_context(|| format!("data directory {}", path.display()))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
+            .with_context(|| format!("cannot create the data directory {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Objects, in sled's files.
+    pub fn store(&self) -> PathBuf {
+        self.0.join("store")
+    }
+
+    /// One directory per PersistentVolume.
+    pub fn volumes(&self) -> PathBuf {
+        self.0.join("volumes")
+    }
+
+    /// Certificates and keys.
+    pub fn pki(&self) -> PathBuf {
+        self.0.join("pki")
+    }
+
+    /// For kubectl and curl.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.0.join("kubeconfig")
+    }
+
+    /// Plain HTTP for the owner.
+    pub fn api_socket(&self) -> PathBuf {
+        self.0.join("api.sock")
+    }
+
+    /// A kubelet's own API, for the API server.
+    pub fn kubelet_socket(&self) -> PathBuf {
+        self.0.join("kubelet.sock")
+    }
+
+    /// Take the directory for the API server and what goes with it.
+    pub fn lock(&self) -> anyhow::Result<Lock> {
+        self.lock_file("lock", "petset")
+    }
+
+    /// Take the part of it in which pods run.
+    pub fn lock_pods(&self) -> anyhow::Result<Lock> {
+        self.lock_file("kubelet.lock", "kubelet")
+    }
+
+    fn lock_file(&self, name: &str, who: &str) -> anyhow::Result<Lock> {
+        let path = self.0.join(name);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        // SAFETY: the descriptor is open for as long as `file` is.
+        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+            let mut holder = String::new();
+            let _ = file.read_to_string(&mut holder);
+            bail!(
+                "the data directory {} is in use by another {who} (pid {}): stop that one, or choose another \
+                 directory with --data-dir",
+                self.0.display(),
+                holder.trim()
+            );
+        }
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "{}", std::process::id())?;
+        Ok(Lock { _file: file })
+    }
+
+    fn running_file(&self) -> PathBuf {
+        self.0.join("running.json")
+    }
+
+    /// Say what runs.
+    pub fn write_running(&self, running: &Running) -> anyhow::Result<()> {
+        let text = serde_json::to_vec_pretty(running)?;
+        write_private(&self.running_file(), &text)
+    }
+
+    /// What runs; `None` when nothing does, whatever an earlier run has left behind.
+    pub fn running(&self) -> anyhow::Result<Option<Running>> {
+        let Ok(lock) = File::open(self.0.join("lock")) else {
+            return Ok(None);
+        };
+        // SAFETY: as above. A lock that can be had is let go of when the file is closed.
+        if unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB) } == 0 {
+            return Ok(None);
+        }
+        match fs::read(self.running_file()) {
+            Ok(text) => Ok(Some(serde_json::from_slice(&text).context("running.json")?)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => {
+                Err(error).with_context(|| format!("cannot read {}", self.running_file().display()))
+            }
+        }
+    }
+}
+
+/// Write a file that only the owner can read, whole or not at all.
+pub fn write_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
+    let part = path.with_extension("new");
+    let written = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&part)
+        .and_then(|mut file| file.write_all(content))
+        .and_then(|()| fs::rename(&part, path));
+    written.with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn default_path() -> anyhow::Result<PathBuf> {
+    let absolute = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|p| p.is_absolute())
+    };
+    if let Some(data) = absolute("XDG_DATA_HOME") {
+        return Ok(data.join("petset"));
+    }
+    let home =
+        absolute("HOME").context("neither XDG_DATA_HOME nor HOME is set: say where with --data-dir")?;
+    Ok(home.join(".local/share/petset"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_holder_and_the_second_is_told_which() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let data = DataDir::open(Some(directory.path())).expect("opened");
+        let held = data.lock().expect("locked");
+        let refused = data.lock().expect_err("held").to_string();
+        assert!(
+            refused.contains(&format!("pid {}", std::process::id())),
+            "{refused}"
+        );
+        drop(held);
+        data.lock().expect("free again");
+    }
+
+    #[test]
+    fn what_an_earlier_run_left_behind_does_not_run() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let data = DataDir::open(Some(directory.path())).expect("opened");
+        let running = Running {
+            pid: 1,
+            version: "0".into(),
+            started: jiff::Timestamp::UNIX_EPOCH,
+            api: String::new(),
+            http: None,
+            socket: PathBuf::new(),
+            dns: None,
+            cluster_domain: None,
+            kubeconfig: PathBuf::new(),
+        };
+        let held = data.lock().expect("locked");
+        data.write_running(&running).expect("written");
+        assert_eq!(data.running().expect("read"), Some(running));
+        drop(held);
+        assert_eq!(data.running().expect("read"), None);
+    }
+}
