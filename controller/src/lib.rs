@@ -13,6 +13,7 @@ pub mod node;
 pub mod quantity;
 pub mod runtime;
 pub mod scheduler;
+pub mod selection;
 pub mod selector;
 pub mod serviceaccount;
 pub mod statefulset;
@@ -22,6 +23,7 @@ use events::Clock;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use runtime::Context;
+use selection::Selection;
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -31,6 +33,8 @@ use tokio_util::sync::CancellationToken;
 /// What can be set about the controllers.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Which of them run.
+    pub controllers: Selection,
     /// How many objects one controller may sync at the same time (an object is never synced twice at
     /// once). Kubernetes' default for StatefulSets is 5.
     pub concurrent_syncs: usize,
@@ -44,6 +48,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            controllers: Selection::default(),
             concurrent_syncs: 5,
             volumes_dir: PathBuf::from("volumes"),
             root_ca: None,
@@ -92,7 +97,7 @@ type Controller = (&'static str, BoxFuture<'static, ()>);
 fn controllers(context: &Context) -> Vec<Controller> {
     // Whoever watches every kind tells whoever waits for the last object of a namespace.
     let (vanished, vanishing) = tokio::sync::mpsc::unbounded_channel();
-    vec![
+    let all: Vec<Controller> = vec![
         ("endpointslice", endpointslice::run(context.clone()).boxed()),
         ("garbage", garbage::run(context.clone(), vanished).boxed()),
         ("namespace", namespace::run(context.clone(), vanishing).boxed()),
@@ -101,7 +106,11 @@ fn controllers(context: &Context) -> Vec<Controller> {
         ("serviceaccount", serviceaccount::run(context.clone()).boxed()),
         ("statefulset", statefulset::run(context.clone()).boxed()),
         ("volume", volume::run(context.clone()).boxed()),
-    ]
+    ];
+    let chosen = &context.options.controllers;
+    all.into_iter()
+        .filter(|(name, _)| chosen.contains(name))
+        .collect()
 }
 
 async fn supervise(controllers: Vec<Controller>, shutdown: CancellationToken) -> Result<(), Error> {

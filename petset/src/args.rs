@@ -194,6 +194,15 @@ pub struct Controller {
     #[command(flatten)]
     #[allow(missing_docs)] // as above
     pub data: Data,
+    /// Which controllers run: * for all, NAME for one, -NAME for all but that one
+    #[arg(
+        long,
+        env = "PETSET_CONTROLLERS",
+        value_name = "LIST",
+        default_value = "*",
+        allow_hyphen_values = true
+    )]
+    pub controllers: controller::selection::Selection,
     #[command(flatten)]
     #[allow(missing_docs)] // as above
     pub log: Log,

@@ -79,6 +79,7 @@ pub async fn controller(arguments: args::Controller) -> anyhow::Result<()> {
     let (client, config) = client(&arguments.remote).await?;
     let data = DataDir::open(arguments.data.data_dir.as_deref())?;
     let options = controller::Options {
+        controllers: arguments.controllers,
         volumes_dir: data.volumes(),
         root_ca: root_certificates(&config),
         ..controller::Options::default()

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Installs what the tests need (Debian) and runs all of them. Ends with an error if a tool is missing: no test is skipped.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+install() { # COMMAND PACKAGE: install PACKAGE unless COMMAND is there
+  command -v "$1" >/dev/null && return
+  local sudo=""
+  [ "$(id -u)" = 0 ] || sudo=sudo
+  [ -n "${updated:-}" ] || { $sudo apt-get update -qq; updated=yes; }
+  $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2"
+}
+install cc gcc
+install curl curl
+install dig bind9-dnsutils
+install nslookup bind9-dnsutils
+install kubectl kubernetes-client
+install python3 python3
+for tool in cargo cc curl dig nslookup kubectl python3; do
+  command -v "$tool" >/dev/null || { echo "test.sh: $tool is missing and could not be installed" >&2; exit 1; }
+done
+
+cargo fmt --all --check
+cargo clippy --workspace --all-targets --quiet -- -D warnings
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+# The end-to-end tests drive this binary.
+cargo build --workspace
+cargo test --workspace
