@@ -164,6 +164,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn every_controller_can_be_chosen_by_its_name() {
+        let nobody =
+            |_| async { Err::<http::Response<kube::client::Body>, _>(std::io::Error::other("no API")) };
+        let context = Context {
+            client: kube::Client::new(tower::service_fn(nobody), "default"),
+            clock: std::sync::Arc::new(jiff::Timestamp::now),
+            options: Options::default(),
+        };
+        let names: Vec<_> = controllers(&context).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, selection::NAMES);
+    }
+
+    #[tokio::test]
     async fn shutdown_ends_every_controller_without_an_error() {
         let shutdown = CancellationToken::new();
         shutdown.cancel();

@@ -1,5 +1,8 @@
 //! The command line. Every flag can also be given as an environment variable `PETSET_…`.
 
+// clap would show the documentation of a flattened field as the command's own description.
+#![allow(missing_docs)]
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -118,19 +121,14 @@ pub struct Pods {
 #[derive(Args, Clone, Debug)]
 pub struct Up {
     #[command(flatten)]
-    #[allow(missing_docs)] // clap would show it as help
     pub data: Data,
     #[command(flatten)]
-    #[allow(missing_docs)] // as above
     pub api: Api,
     #[command(flatten)]
-    #[allow(missing_docs)] // as above
     pub names: Names,
     #[command(flatten)]
-    #[allow(missing_docs)] // as above
     pub pods: Pods,
     #[command(flatten)]
-    #[allow(missing_docs)] // as above
     pub log: Log,
     /// Manifests to apply once the cluster is up: a file, a directory, or - for standard input
     #[arg(
@@ -147,7 +145,6 @@ pub struct Up {
 #[derive(Args, Clone, Debug)]
 pub struct Status {
     #[command(flatten)]
-    #[allow(missing_docs)] // as above
     pub data: Data,
     /// Form of the answer
     #[arg(short = 'o', long, env = "PETSET_OUTPUT", value_enum, default_value_t = Output::Text)]
@@ -167,13 +164,10 @@ pub enum Output {
 #[derive(Args, Clone, Debug)]
 pub struct Apiserver {
     #[command(flatten)]
-    #[allow(missing_docs)] // as above
     pub data: Data,
     #[command(flatten)]
-    #[allow(missing_docs)] // as above
     pub api: Api,
     #[command(flatten)]
-    #[allow(missing_docs)] // as above
     pub log: Log,
 }
 
@@ -189,10 +183,8 @@ pub struct Remote {
 #[derive(Args, Clone, Debug)]
 pub struct Controller {
     #[command(flatten)]
-    #[allow(missing_docs)] // as above
     pub remote: Remote,
     #[command(flatten)]
-    #[allow(missing_docs)] // as above
     pub data: Data,
     /// Which controllers run: * for all, NAME for one, -NAME for all but that one
     #[arg(
@@ -204,7 +196,6 @@ pub struct Controller {
     )]
     pub controllers: controller::selection::Selection,
     #[command(flatten)]
-    #[allow(missing_docs)] // as above
     pub log: Log,
 }
 
@@ -212,16 +203,12 @@ pub struct Controller {
 #[derive(Args, Clone, Debug)]
 pub struct Kubelet {
     #[command(flatten)]
-    #[allow(missing_docs)] // as above
     pub remote: Remote,
     #[command(flatten)]
-    #[allow(missing_docs)] // as above
     pub data: Data,
     #[command(flatten)]
-    #[allow(missing_docs)] // as above
     pub pods: Pods,
     #[command(flatten)]
-    #[allow(missing_docs)] // as above
     pub log: Log,
 }
 
@@ -229,10 +216,8 @@ pub struct Kubelet {
 #[derive(Args, Clone, Debug)]
 pub struct Dns {
     #[command(flatten)]
-    #[allow(missing_docs)] // as above
     pub remote: Remote,
     #[command(flatten)]
-    #[allow(missing_docs)] // as above
     pub names: Names,
     /// Range of pod addresses, whose reverse names are answered
     #[arg(
@@ -243,7 +228,6 @@ pub struct Dns {
     )]
     pub pod_cidr: kubelet::address::Range,
     #[command(flatten)]
-    #[allow(missing_docs)] // as above
     pub log: Log,
 }
 
