@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
-use store::MemoryStore;
+use store::{MemoryStore, Store};
 use tower::ServiceExt;
 
 const MERGE: &str = "application/merge-patch+json";
@@ -18,16 +18,22 @@ const MERGE: &str = "application/merge-patch+json";
 struct Api {
     router: Router,
     options: Options,
+    store: Arc<MemoryStore>,
 }
 
 impl Api {
     async fn start() -> Api {
         let options = Options::default();
-        let server = Server::new(Arc::new(MemoryStore::new()), options.clone());
+        let store = Arc::new(MemoryStore::new());
+        let server = Server::new(store.clone(), options.clone());
         server.bootstrap().await.expect("the store takes namespaces");
         server.bootstrap().await.expect("and takes them once");
         let router = apiserver::router(server).layer(axum::Extension(User::admin()));
-        Api { router, options }
+        Api {
+            router,
+            options,
+            store,
+        }
     }
 
     async fn send(
@@ -277,6 +283,49 @@ async fn an_object_enters_and_leaves_a_watch_by_its_labels() {
     }
     assert_eq!(watch.told().await, "ADDED a");
     assert_eq!(watch.told().await, "DELETED a");
+}
+
+#[tokio::test]
+async fn what_is_compacted_is_gone_for_lists_pages_and_watches() {
+    let api = Api::start().await;
+    for name in ["a", "b", "c"] {
+        api.config_map(name, json!({})).await;
+    }
+    let (_, page) = api.get(&format!("{MAPS}?limit=1")).await;
+    let version = page["metadata"]["resourceVersion"]
+        .as_str()
+        .expect("a version")
+        .to_owned();
+    let token = page["metadata"]["continue"].as_str().expect("a token").to_owned();
+    let (code, _) = api
+        .get(&format!(
+            "{MAPS}?resourceVersion={version}&resourceVersionMatch=Exact"
+        ))
+        .await;
+    assert_eq!(code, 200);
+    api.config_map("d", json!({})).await;
+    api.store.compact(api.store.current()).await.expect("compacted");
+
+    let (code, status) = api
+        .get(&format!(
+            "{MAPS}?resourceVersion={version}&resourceVersionMatch=Exact"
+        ))
+        .await;
+    assert_eq!((code, &status["reason"]), (410, &json!("Expired")), "{status}");
+    let (code, status) = api.get(&format!("{MAPS}?limit=1&continue={token}")).await;
+    assert_eq!((code, &status["reason"]), (410, &json!("Expired")), "{status}");
+    assert!(
+        status["metadata"]["continue"].is_string(),
+        "a list can go on without its consistency: {status}"
+    );
+    let mut watch = api.watch(&format!("resourceVersion={version}")).await;
+    let event = watch.next().await.expect("an event");
+    assert_eq!(
+        (&event["type"], &event["object"]["code"]),
+        (&json!("ERROR"), &json!(410)),
+        "{event}"
+    );
+    assert!(watch.next().await.is_none(), "and nothing after it");
 }
 
 #[tokio::test]
