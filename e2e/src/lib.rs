@@ -1,3 +1,4 @@
 //! What the tests that need several crates share.
 
+pub mod binary;
 pub mod in_process;
