@@ -53,7 +53,8 @@ pub fn plan(pod: &Pod, record: &PodRecord, now: Timestamp) -> Plan {
     plan
 }
 
-fn restart_policy(spec: &PodSpec) -> &str {
+/// The pod's restart policy, defaulted.
+pub fn restart_policy(spec: &PodSpec) -> &str {
     spec.restart_policy.as_deref().unwrap_or("Always")
 }
 
@@ -88,7 +89,8 @@ pub fn has_finished(spec: &PodSpec, record: &PodRecord) -> bool {
     init_failed || spec.containers.iter().all(ended_for_good)
 }
 
-fn restarts(policy: &str, exit_code: i32) -> bool {
+/// Whether `policy` restarts a container that ended like this.
+pub fn restarts(policy: &str, exit_code: i32) -> bool {
     match policy {
         "Never" => false,
         "OnFailure" => exit_code != 0,
@@ -96,8 +98,8 @@ fn restarts(policy: &str, exit_code: i32) -> bool {
     }
 }
 
-/// Stop what runs: containers first, then sidecars from the last to the first.
-fn wind_down(spec: &PodSpec, record: &PodRecord, plan: &mut Plan) {
+/// Stop what runs: containers first, then sidecars from the last to the first. [`Action::Finish`] once all is stopped.
+pub fn wind_down(spec: &PodSpec, record: &PodRecord, plan: &mut Plan) {
     let active = |container: &&Container| {
         record
             .containers
@@ -136,10 +138,7 @@ fn wind_down(spec: &PodSpec, record: &PodRecord, plan: &mut Plan) {
 fn run_init_containers(spec: &PodSpec, record: &PodRecord, now: Timestamp, plan: &mut Plan) -> bool {
     let init = spec.init_containers.as_deref().unwrap_or_default();
     // Once a regular container has been started, init containers are history, except for sidecars.
-    let initialized = spec
-        .containers
-        .iter()
-        .any(|c| record.containers.get(&c.name).is_some_and(|r| r.id.is_some()));
+    let initialized = record.initialized;
     for container in init {
         let state = record.containers.get(&container.name).map(|r| &r.state);
         if is_sidecar(container) {
@@ -175,5 +174,303 @@ fn keep_running(container: &Container, policy: &str, record: &PodRecord, now: Ti
         plan.actions.push(start);
     } else {
         plan.wake_at = Some(plan.wake_at.map_or(at, |earlier| earlier.min(at)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{BackOff, terminated};
+    use crate::shim::protocol::Exit;
+    use serde_json::json;
+    use std::collections::{BTreeSet, HashSet, VecDeque};
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_000_000).expect("a time")
+    }
+
+    /// Two init containers around a sidecar, and two regular containers.
+    fn pod(policy: &str) -> Pod {
+        let container = |name: &str| json!({"name": name, "image": "i"});
+        let sidecar = json!({"name": "side", "image": "i", "restartPolicy": "Always"});
+        let spec = json!({"restartPolicy": policy, "containers": [container("a"), container("b")],
+            "initContainers": [container("first"), sidecar, container("second")]});
+        let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec});
+        serde_json::from_value(pod).expect("a pod")
+    }
+
+    fn deleted(mut pod: Pod) -> Pod {
+        let time = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now());
+        pod.metadata.deletion_timestamp = Some(time);
+        pod
+    }
+
+    fn prepared() -> PodRecord {
+        PodRecord {
+            prepared: true,
+            ..PodRecord::default()
+        }
+    }
+
+    fn set(record: &mut PodRecord, name: &str, what: &str) {
+        let container = record.containers.entry(name.into()).or_default();
+        match what {
+            "starting" => container.starting(),
+            "running" => {
+                container.starting();
+                container.started("id".into(), now(), true, true);
+            }
+            "unstarted" => {
+                container.starting();
+                container.started("id".into(), now(), false, false);
+            }
+            code => {
+                let code = code.parse().expect("an exit code");
+                let exit = Exit { code, signal: None };
+                container.ended(terminated(exit, None), now(), BackOff::default());
+            }
+        }
+    }
+
+    fn starts(plan: &Plan) -> Vec<&str> {
+        let name = |action: &'_ Action| match action {
+            Action::Start { container } => Some(container.clone()),
+            _ => None,
+        };
+        let names: BTreeSet<String> = plan.actions.iter().filter_map(name).collect();
+        ["first", "side", "second", "a", "b"]
+            .into_iter()
+            .filter(|n| names.contains(*n))
+            .collect()
+    }
+
+    fn stops(plan: &Plan) -> Vec<&str> {
+        let name = |action: &'_ Action| match action {
+            Action::Stop { container, .. } => Some(container.clone()),
+            _ => None,
+        };
+        let names: BTreeSet<String> = plan.actions.iter().filter_map(name).collect();
+        ["first", "side", "second", "a", "b"]
+            .into_iter()
+            .filter(|n| names.contains(*n))
+            .collect()
+    }
+
+    #[test]
+    fn nothing_starts_before_volumes_and_address_are_there() {
+        let plan = plan(&pod("Always"), &PodRecord::default(), now());
+        assert_eq!(plan.actions, [Action::Prepare]);
+    }
+
+    #[test]
+    fn init_containers_run_one_after_the_other_and_sidecars_only_have_to_be_started() {
+        let (pod, mut record) = (pod("Always"), prepared());
+        let mut next = |name: &str, what: &str, expected: &[&str]| {
+            if !name.is_empty() {
+                set(&mut record, name, what);
+            }
+            assert_eq!(
+                starts(&plan(&pod, &record, now())),
+                expected,
+                "after {name} {what}"
+            );
+        };
+        next("", "", &["first"]);
+        next("first", "running", &[]);
+        // The first restart of one that failed is immediate.
+        next("first", "1", &["first"]);
+        next("first", "running", &[]);
+        next("first", "0", &["side"]);
+        next("side", "unstarted", &[]);
+        next("side", "running", &["second"]);
+        next("second", "running", &[]);
+        next("second", "0", &["a", "b"]);
+    }
+
+    #[test]
+    fn once_a_regular_container_was_started_only_sidecars_are_started_again() {
+        let (pod, mut record) = (pod("Always"), prepared());
+        record.initialized = true;
+        set(&mut record, "side", "0");
+        set(&mut record, "a", "running");
+        assert_eq!(starts(&plan(&pod, &record, now())), ["side", "b"]);
+    }
+
+    #[test]
+    fn a_restart_waits_for_its_back_off_and_the_plan_says_until_when() {
+        let (pod, mut record) = (pod("Always"), prepared());
+        record.initialized = true;
+        set(&mut record, "side", "running");
+        set(&mut record, "a", "running");
+        for _ in 0..2 {
+            set(&mut record, "b", "running");
+            set(&mut record, "b", "1");
+        }
+        let waiting = plan(&pod, &record, now());
+        let due = now() + jiff::SignedDuration::from_secs(10);
+        assert_eq!((starts(&waiting), waiting.wake_at), (vec![], Some(due)));
+        assert_eq!(starts(&plan(&pod, &record, due)), ["b"]);
+    }
+
+    #[test]
+    fn restart_policies() {
+        let table = [
+            ("Always", "0", vec!["a"]),
+            ("Always", "1", vec!["a"]),
+            ("OnFailure", "0", vec![]),
+            ("OnFailure", "1", vec!["a"]),
+            ("Never", "0", vec![]),
+            ("Never", "1", vec![]),
+        ];
+        for (policy, code, expected) in table {
+            let (pod, mut record) = (pod(policy), prepared());
+            record.initialized = true;
+            set(&mut record, "side", "running");
+            set(&mut record, "a", "running");
+            set(&mut record, "b", "running");
+            set(&mut record, "a", code);
+            assert_eq!(starts(&plan(&pod, &record, now())), expected, "{policy} {code}");
+        }
+    }
+
+    #[test]
+    fn an_init_container_that_fails_with_never_ends_the_pod() {
+        let (pod, mut record) = (pod("Never"), prepared());
+        set(&mut record, "first", "running");
+        set(&mut record, "first", "1");
+        assert_eq!(plan(&pod, &record, now()).actions, [Action::Finish]);
+    }
+
+    #[test]
+    fn sidecars_are_stopped_after_everything_else_and_then_the_pod_is_let_go() {
+        let (pod, mut record) = (deleted(pod("Always")), prepared());
+        record.initialized = true;
+        for name in ["side", "a", "b"] {
+            set(&mut record, name, "running");
+        }
+        assert_eq!(stops(&plan(&pod, &record, now())), ["a", "b"]);
+        set(&mut record, "a", "0");
+        assert_eq!(stops(&plan(&pod, &record, now())), ["b"]);
+        set(&mut record, "b", "143");
+        assert_eq!(stops(&plan(&pod, &record, now())), ["side"]);
+        set(&mut record, "side", "143");
+        assert_eq!(plan(&pod, &record, now()).actions, [Action::Finish]);
+    }
+
+    #[test]
+    fn a_start_under_way_is_waited_for_before_a_deleted_pod_is_let_go() {
+        let (pod, mut record) = (deleted(pod("Always")), prepared());
+        set(&mut record, "first", "starting");
+        assert_eq!(plan(&pod, &record, now()), Plan::default());
+    }
+
+    #[test]
+    fn a_final_phase_starts_nothing_again() {
+        for phase in ["Succeeded", "Failed"] {
+            let mut pod = pod("Always");
+            pod.status.get_or_insert_default().phase = Some(phase.into());
+            assert_eq!(plan(&pod, &prepared(), now()).actions, [Action::Finish]);
+        }
+    }
+
+    /// Every state that a pod can come to, whatever its containers do and whenever it is deleted.
+    #[test]
+    fn in_every_reachable_state_the_order_of_containers_holds_and_nothing_is_forgotten() {
+        for policy in ["Always", "OnFailure", "Never"] {
+            let whole = pod(policy);
+            let mut seen = HashSet::new();
+            let mut queue = VecDeque::from([(prepared(), false)]);
+            while let Some((record, gone)) = queue.pop_front() {
+                if !seen.insert(format!("{gone} {record:?}")) {
+                    continue;
+                }
+                let pod = if gone {
+                    deleted(whole.clone())
+                } else {
+                    whole.clone()
+                };
+                // Back-off is not what this is about: long after.
+                let later = now() + jiff::SignedDuration::from_hours(1);
+                let plan = plan(&pod, &record, later);
+                check(policy, gone, &record, &plan);
+                for (next, gone) in successors(&record, gone, &plan) {
+                    queue.push_back((next, gone));
+                }
+            }
+            assert!(seen.len() > 500, "{policy}: only {} states", seen.len());
+        }
+    }
+
+    fn successors(record: &PodRecord, gone: bool, plan: &Plan) -> Vec<(PodRecord, bool)> {
+        let mut all = Vec::new();
+        if !gone {
+            all.push((record.clone(), true));
+        }
+        let mut put = |change: &dyn Fn(&mut PodRecord)| {
+            let mut next = record.clone();
+            change(&mut next);
+            for container in next.containers.values_mut() {
+                // Bounded: how often something was restarted does not matter here, only that it was.
+                container.restarts = container.restarts.min(1);
+                container.delay = jiff::SignedDuration::ZERO;
+                container.ends = 0;
+                container.last = None;
+            }
+            all.push((next, gone));
+        };
+        for name in starts(plan) {
+            put(&|next| {
+                next.initialized |= name == "a" || name == "b";
+                next.containers.entry(name.into()).or_default().starting();
+            });
+        }
+        for (name, container) in &record.containers {
+            match container.state {
+                State::Starting(_) => {
+                    put(&|next| {
+                        let it = next.containers.get_mut(name).expect("known");
+                        it.started("id".into(), now(), true, true);
+                    });
+                }
+                State::Running { .. } => {
+                    put(&|next| set(next, name, "0"));
+                    put(&|next| set(next, name, "1"));
+                }
+                _ => {}
+            }
+        }
+        all
+    }
+
+    fn check(policy: &str, gone: bool, record: &PodRecord, plan: &Plan) {
+        let active = |name: &str| record.containers.get(name).is_some_and(Record::is_active);
+        let succeeded = |name: &str| {
+            let state = record.containers.get(name).map(|r| &r.state);
+            matches!(state, Some(State::Ended(e)) if e.exit_code == 0)
+        };
+        let why = || format!("{policy} gone={gone} {record:#?}\n{plan:#?}");
+        let (starts, stops) = (starts(plan), stops(plan));
+        let finish = plan.actions.contains(&Action::Finish);
+        assert!(starts.iter().all(|n| !active(n)), "no container twice: {}", why());
+        assert!(
+            !gone || starts.is_empty(),
+            "nothing starts in a deleted pod: {}",
+            why()
+        );
+        assert!(!starts.contains(&"second") || succeeded("first"), "{}", why());
+        if !record.initialized && starts.iter().any(|n| ["a", "b"].contains(n)) {
+            assert!(succeeded("first") && succeeded("second"), "{}", why());
+        }
+        let others = ["first", "second", "a", "b"].into_iter().any(active);
+        assert!(
+            !stops.contains(&"side") || !others,
+            "the sidecar goes last: {}",
+            why()
+        );
+        let any_active = others || active("side");
+        assert!(!finish || !any_active, "finished with something alive: {}", why());
+        assert!(!gone || any_active || finish, "a deleted pod is stuck: {}", why());
+        let idle = starts.is_empty() && stops.is_empty() && !finish && plan.wake_at.is_none();
+        assert!(!idle || any_active, "nothing will ever happen: {}", why());
     }
 }

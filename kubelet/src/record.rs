@@ -39,6 +39,8 @@ pub struct PodRecord {
     pub address: Option<IpAddr>,
     /// Whether its volumes and address are there, so that containers can start.
     pub prepared: bool,
+    /// Whether a regular container has been started by this kubelet: then init containers are history.
+    pub initialized: bool,
     /// By container name, init containers included.
     pub containers: BTreeMap<String, Record>,
 }
@@ -52,7 +54,9 @@ pub struct Record {
     pub last: Option<ContainerStateTerminated>,
     /// How many instances were started after the first.
     pub restarts: i32,
-    /// How long to wait before the next restart.
+    /// How many instances in a row have ended, that this kubelet started and that did not run for long.
+    pub ends: u32,
+    /// How long to wait after its end before the next restart.
     pub delay: SignedDuration,
     /// The container id of the newest instance, `petset://…`.
     pub id: Option<String>,
@@ -66,8 +70,8 @@ pub enum State {
     /// Not started yet; nothing stands in the way.
     #[default]
     New,
-    /// A start is under way.
-    Starting,
+    /// A start is under way. Until its outcome is known the API goes on showing what was before.
+    Starting(Box<State>),
     /// It cannot start for now.
     Waiting {
         /// For example `ErrImagePull`.
@@ -97,24 +101,33 @@ pub enum State {
 impl Record {
     /// Whether a process of it may be alive.
     pub fn is_active(&self) -> bool {
-        matches!(self.state, State::Running { .. } | State::Starting)
+        matches!(self.state, State::Running { .. } | State::Starting(_))
     }
 
     /// How the newest instance that ended did so.
     pub fn terminated(&self) -> Option<&ContainerStateTerminated> {
-        match &self.state {
+        match self.settled() {
             State::Ended(terminated) => Some(terminated),
             _ => self.last.as_ref(),
         }
     }
 
+    /// The state, or the one before a start that is under way.
+    pub fn settled(&self) -> &State {
+        match &self.state {
+            State::Starting(before) => before,
+            state => state,
+        }
+    }
+
+    /// The number of the instance that the next start makes: 0, 1, 2 …
+    pub fn next_instance(&self) -> i32 {
+        self.restarts + i32::from(self.terminated().is_some())
+    }
+
     /// A new instance runs.
     pub fn started(&mut self, id: String, now: Timestamp, started: bool, ready: bool) {
-        self.note_last();
-        if self.last.is_none() {
-            // It had waited for something else than its own end.
-            self.delay = SignedDuration::ZERO;
-        }
+        self.count_instance();
         self.id = Some(id);
         self.state = State::Running {
             since: now,
@@ -124,35 +137,65 @@ impl Record {
         };
     }
 
-    /// The instance before becomes the last one, and this one counts as a restart of it.
-    fn note_last(&mut self) {
-        if let State::Ended(ended) = &self.state {
+    /// There is a new instance; the one before becomes the last one.
+    fn count_instance(&mut self) {
+        self.restarts = self.next_instance();
+        self.forget_start();
+    }
+
+    /// The state before a start that is over, taken out; an instance that had ended becomes the last one.
+    fn forget_start(&mut self) -> State {
+        let before = match std::mem::take(&mut self.state) {
+            State::Starting(before) => *before,
+            state => state,
+        };
+        if let State::Ended(ended) = &before {
             self.last = Some(ended.clone());
-            self.state = State::New;
         }
+        before
     }
 
-    /// A start begins: from here on an earlier instance is the last one.
+    /// A start begins.
     pub fn starting(&mut self) {
-        if self.terminated().is_some() {
-            self.restarts += 1;
-        }
-        self.note_last();
-        self.state = State::Starting;
+        let before = std::mem::take(&mut self.state);
+        self.state = State::Starting(Box::new(before));
     }
 
-    /// It ended at `now`.
+    /// It could not be started, and not for a fault of its program: wait, twice as long each time in a row.
+    pub fn wait(&mut self, reason: &str, message: String, now: Timestamp, back_off: BackOff) {
+        let delay = match self.forget_start() {
+            State::Waiting { delay, .. } => delay.checked_mul(2).unwrap_or(back_off.max),
+            _ => back_off.initial,
+        };
+        let delay = delay.min(back_off.max);
+        self.state = State::Waiting {
+            reason: reason.into(),
+            message,
+            retry_at: now.checked_add(delay).unwrap_or(now),
+            delay,
+        };
+    }
+
+    /// It ended at `now`: the instance that ran, or one whose program could not even be started.
     pub fn ended(&mut self, mut terminated: ContainerStateTerminated, now: Timestamp, back_off: BackOff) {
-        terminated.container_id.clone_from(&self.id);
-        terminated.finished_at = Some(Time(now));
         let since = match &self.state {
             State::Running { since, .. } => *since,
-            _ => now,
+            _ => {
+                self.count_instance();
+                self.id = None;
+                now
+            }
         };
+        terminated.container_id.clone_from(&self.id);
+        terminated.finished_at = Some(Time(now));
         terminated.started_at = Some(Time(since));
         if now.duration_since(since) >= SETTLED {
+            self.ends = 0;
+        }
+        self.ends = self.ends.saturating_add(1);
+        if self.ends == 1 {
             self.delay = SignedDuration::ZERO;
-        } else if self.terminated().is_some() {
+        } else {
             let doubled = self.delay.checked_mul(2).unwrap_or(back_off.max);
             self.delay = doubled.max(back_off.initial).min(back_off.max);
         }
@@ -191,4 +234,122 @@ pub fn full_name(pod: &Pod) -> String {
         part(&metadata.namespace),
         part(&metadata.uid)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BACK_OFF: BackOff = BackOff {
+        initial: SignedDuration::from_secs(10),
+        max: SignedDuration::from_secs(300),
+    };
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + seconds).expect("a time")
+    }
+
+    fn exit(code: i32) -> ContainerStateTerminated {
+        terminated(Exit { code, signal: None }, None)
+    }
+
+    fn run(record: &mut Record, from: i64, seconds: i64, code: i32) {
+        record.starting();
+        record.started(format!("petset://{from}"), at(from), true, true);
+        record.ended(exit(code), at(from + seconds), BACK_OFF);
+    }
+
+    #[test]
+    fn the_first_restart_is_immediate_and_then_delays_double_up_to_the_limit() {
+        let (mut record, mut delays, mut now) = (Record::default(), Vec::new(), 0);
+        for _ in 0..9 {
+            run(&mut record, now, 1, 1);
+            delays.push(record.delay.as_secs());
+            assert_eq!(
+                record.restart_at(),
+                Some(at(now + 1) + record.delay),
+                "counted from its end"
+            );
+            now += 1 + record.delay.as_secs();
+        }
+        assert_eq!(delays, [0, 10, 20, 40, 80, 160, 300, 300, 300]);
+        assert_eq!(record.restarts, 8);
+    }
+
+    #[test]
+    fn ten_minutes_of_running_not_of_waiting_start_the_delays_afresh() {
+        let mut record = Record::default();
+        for n in 0..4 {
+            run(&mut record, n * 10_000, 599, 1);
+        }
+        assert_eq!(record.delay.as_secs(), 40);
+        run(&mut record, 50_000, 600, 1);
+        assert_eq!(record.delay, SignedDuration::ZERO);
+        run(&mut record, 60_000, 1, 1);
+        assert_eq!(record.delay.as_secs(), 10);
+    }
+
+    #[test]
+    fn tries_that_start_nothing_are_no_restarts_and_keep_the_crash_delay() {
+        let mut record = Record::default();
+        run(&mut record, 0, 1, 1);
+        run(&mut record, 1, 1, 1);
+        let (restarts, delay) = (record.restarts, record.delay);
+        let mut waits = Vec::new();
+        for n in 0..3 {
+            record.starting();
+            record.wait(
+                "CreateContainerConfigError",
+                "missing".into(),
+                at(10 + n),
+                BACK_OFF,
+            );
+            if let State::Waiting { delay, .. } = &record.state {
+                waits.push(delay.as_secs());
+            }
+        }
+        assert_eq!(waits, [10, 20, 40]);
+        assert_eq!((record.restarts, record.delay), (restarts, delay));
+        assert_eq!(record.last.as_ref().map(|l| l.exit_code), Some(1));
+        assert_eq!(record.next_instance(), 2);
+        run(&mut record, 100, 1, 0);
+        assert_eq!(record.restarts, 2);
+        assert_eq!(record.delay.as_secs(), 20);
+    }
+
+    #[test]
+    fn what_ended_under_an_earlier_kubelet_delays_nothing() {
+        let mut record = Record {
+            state: State::Ended(exit(137)),
+            restarts: 7,
+            ..Record::default()
+        };
+        run(&mut record, 0, 1, 1);
+        assert_eq!((record.restarts, record.delay), (8, SignedDuration::ZERO));
+    }
+
+    #[test]
+    fn a_program_that_does_not_start_counts_as_an_instance() {
+        let mut record = Record::default();
+        for _ in 0..3 {
+            record.starting();
+            record.ended(exit(128), at(0), BACK_OFF);
+        }
+        assert_eq!(record.restarts, 2);
+        assert_eq!(record.delay.as_secs(), 20);
+        assert_eq!(record.last.as_ref().map(|l| l.exit_code), Some(128));
+    }
+
+    #[test]
+    fn an_instance_becomes_the_last_one_only_when_the_next_one_is_there() {
+        let mut record = Record::default();
+        run(&mut record, 0, 1, 3);
+        record.starting();
+        assert_eq!(record.last, None);
+        assert_eq!(record.terminated().map(|t| t.exit_code), Some(3));
+        assert!(record.is_active());
+        record.started("petset://2".into(), at(5), true, true);
+        assert_eq!(record.last.as_ref().map(|l| l.exit_code), Some(3));
+        assert_eq!(record.restarts, 1);
+    }
 }

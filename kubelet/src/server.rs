@@ -120,28 +120,20 @@ fn instance(pod: &Pod, container: &str, previous: bool) -> Result<i32, String> {
             "container {container:?} in pod {name:?} is not available"
         ));
     };
+    let last = status.last_state.as_ref().and_then(|s| s.terminated.as_ref());
     if previous {
-        if status
-            .last_state
-            .as_ref()
-            .and_then(|s| s.terminated.as_ref())
-            .is_none()
-        {
+        if last.is_none() {
             return Err(format!(
                 "previous terminated container {container:?} in pod {name:?} not found"
             ));
         }
+        // A container that waits has not begun its next instance yet: its newest one is also the last one.
         let waiting = status.state.as_ref().is_some_and(|s| s.waiting.is_some());
-        // A container in back-off has not begun its next instance yet.
-        return Ok(if waiting {
-            status.restart_count
-        } else {
-            (status.restart_count - 1).max(0)
-        });
+        return Ok(status.restart_count - i32::from(!waiting));
     }
     let waiting = status.state.as_ref().and_then(|s| s.waiting.as_ref());
     match waiting {
-        Some(waiting) if status.container_id.is_none() => {
+        Some(waiting) if last.is_none() => {
             let reason = waiting.reason.as_deref().unwrap_or_default();
             let why = match reason {
                 "ErrImagePull" => "trying and failing to pull image".to_owned(),
@@ -153,5 +145,66 @@ fn instance(pod: &Pod, container: &str, previous: bool) -> Result<i32, String> {
             ))
         }
         _ => Ok(status.restart_count),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn asked(state: Value, last: Value, restarts: i32, previous: bool) -> Result<i32, String> {
+        let status = json!({"name": "c", "image": "i", "imageID": "", "ready": false, "restartCount": restarts,
+            "state": state, "lastState": last});
+        let pod = json!({"metadata": {"name": "p"}, "status": {"containerStatuses": [status]}});
+        instance(&serde_json::from_value(pod).expect("a pod"), "c", previous)
+    }
+
+    #[test]
+    fn the_log_is_that_of_the_newest_instance_and_the_previous_one_of_the_one_before() {
+        let running = json!({"running": {}});
+        let ended = json!({"terminated": {"exitCode": 1}});
+        let backing_off = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+        let table = [
+            (&running, json!({}), 0, Ok(0), None),
+            (&running, ended.clone(), 3, Ok(3), Some(2)),
+            (&ended, json!({}), 0, Ok(0), None),
+            (&ended, ended.clone(), 2, Ok(2), Some(1)),
+            (&backing_off, ended.clone(), 2, Ok(2), Some(2)),
+        ];
+        for (state, last, restarts, now, before) in table {
+            assert_eq!(
+                asked(state.clone(), last.clone(), restarts, false),
+                now,
+                "{state} {last}"
+            );
+            let none = "previous terminated container \"c\" in pod \"p\" not found";
+            let before = before.ok_or_else(|| none.to_owned());
+            assert_eq!(
+                asked(state.clone(), last.clone(), restarts, true),
+                before,
+                "{state} {last}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_container_that_never_ran_says_why_there_is_no_log() {
+        let table = [
+            ("ErrImagePull", "trying and failing to pull image"),
+            ("ImagePullBackOff", "image can't be pulled"),
+            ("ContainerCreating", "ContainerCreating"),
+            ("CreateContainerConfigError", "CreateContainerConfigError"),
+        ];
+        for (reason, why) in table {
+            let refusal = asked(json!({"waiting": {"reason": reason}}), json!({}), 0, false);
+            let expected = format!("container \"c\" in pod \"p\" is waiting to start: {why}");
+            assert_eq!(refusal, Err(expected));
+        }
+        let unknown = instance(&Pod::default(), "c", false);
+        assert_eq!(
+            unknown,
+            Err("container \"c\" in pod \"\" is not available".into())
+        );
     }
 }

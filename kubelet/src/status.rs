@@ -1,7 +1,7 @@
 //! The pod's status as the API shows it: a pure function of the pod, what is known of its containers, and the time
 //! (reference, 3.1 to 3.4).
 
-use crate::plan::{has_finished, is_sidecar, is_terminal};
+use crate::plan::{has_finished, is_sidecar, is_terminal, restart_policy, restarts};
 use crate::record::{PodRecord, Record, State, full_name};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{
@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
     PodCondition, PodIP, PodSpec, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::{Value, json};
 
 /// Types of the conditions that are the kubelet's; all others are left as they are.
 const OWN: [&str; 4] = [
@@ -27,7 +28,7 @@ pub fn status(pod: &Pod, record: &PodRecord, host_ip: &str, now: Timestamp) -> P
     let statuses = |containers: &[Container], waiting: &str| -> Vec<ContainerStatus> {
         containers
             .iter()
-            .map(|c| container_status(pod, c, record, waiting, now))
+            .map(|c| container_status(pod, c, record, waiting))
             .collect()
     };
     let waiting = if init.is_empty() {
@@ -59,6 +60,21 @@ pub fn status(pod: &Pod, record: &PodRecord, host_ip: &str, now: Timestamp) -> P
     }
 }
 
+/// The strategic merge patch that makes the API show `status`: conditions that are others' are left out of it, and what
+/// a condition of ours says no more is taken away (conditions are merged by their type).
+pub fn patch(uid: Option<&str>, status: &PodStatus) -> Value {
+    let mut patch = json!({"metadata": {"uid": uid}, "status": status});
+    if let Some(conditions) = patch["status"]["conditions"].as_array_mut() {
+        conditions.retain(|c| c["type"].as_str().is_some_and(|t| OWN.contains(&t)));
+        for condition in conditions.iter_mut().filter_map(Value::as_object_mut) {
+            for field in ["reason", "message"] {
+                condition.entry(field).or_insert(Value::Null);
+            }
+        }
+    }
+    patch
+}
+
 /// 3.1, in its order.
 fn phase(pod: &Pod, spec: &PodSpec, record: &PodRecord) -> &'static str {
     let state = |c: &Container| record.containers.get(&c.name);
@@ -81,7 +97,11 @@ fn phase(pod: &Pod, spec: &PodSpec, record: &PodRecord) -> &'static str {
         return "Pending";
     }
     let ended = |c: &Container| state(c).is_some_and(|r| matches!(r.state, State::Ended(_)));
-    let all_ended = spec.containers.iter().all(ended);
+    // A phase is final: not while a sidecar still has work to do.
+    let sidecar_runs = init
+        .iter()
+        .any(|c| is_sidecar(c) && state(c).is_some_and(Record::is_active));
+    let all_ended = !sidecar_runs && spec.containers.iter().all(ended);
     if all_ended && (pod.metadata.deletion_timestamp.is_some() || has_finished(spec, record)) {
         let success = spec.containers.iter().all(|c| !state(c).is_some_and(failed));
         return if success { "Succeeded" } else { "Failed" };
@@ -105,13 +125,7 @@ fn init_done(container: &Container, record: &PodRecord) -> bool {
     }
 }
 
-fn container_status(
-    pod: &Pod,
-    container: &Container,
-    record: &PodRecord,
-    waiting: &str,
-    now: Timestamp,
-) -> ContainerStatus {
+fn container_status(pod: &Pod, container: &Container, record: &PodRecord, waiting: &str) -> ContainerStatus {
     let unknown = Record::default();
     let known = record.containers.get(&container.name).unwrap_or(&unknown);
     let (started, ready) = match known.state {
@@ -127,7 +141,7 @@ fn container_status(
         }
         _ => (false, false),
     };
-    let (state, last) = states(pod, container, known, waiting, now);
+    let (state, last) = states(pod, container, known, waiting);
     ContainerStatus {
         name: container.name.clone(),
         image: container.image.clone().unwrap_or_default(),
@@ -148,7 +162,6 @@ fn states(
     container: &Container,
     known: &Record,
     waiting: &str,
-    now: Timestamp,
 ) -> (ContainerState, ContainerState) {
     let last = ContainerState {
         terminated: known.last.clone(),
@@ -161,8 +174,8 @@ fn states(
         }),
         ..ContainerState::default()
     };
-    match &known.state {
-        State::New | State::Starting => (wait(waiting, None), last),
+    match known.settled() {
+        State::New | State::Starting(_) => (wait(waiting, None), last),
         State::Waiting { reason, message, .. } => (wait(reason, Some(message.clone())), last),
         State::Running { since, .. } => {
             let running = ContainerStateRunning {
@@ -184,7 +197,6 @@ fn states(
             let backing_off = known.delay > SignedDuration::ZERO
                 && pod.metadata.deletion_timestamp.is_none()
                 && !is_terminal(pod)
-                && known.restart_at().is_some_and(|at| at > now)
                 && will_restart(pod, container, ended.exit_code);
             if backing_off {
                 (
@@ -201,12 +213,19 @@ fn states(
     }
 }
 
-fn will_restart(pod: &Pod, container: &Container, exit_code: i32) -> bool {
-    match pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref()) {
+/// Whether a container that ended with this code is started again, as long as its pod is to run.
+pub fn will_restart(pod: &Pod, container: &Container, exit_code: i32) -> bool {
+    let default = PodSpec::default();
+    let spec = pod.spec.as_ref().unwrap_or(&default);
+    let is_init = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .any(|c| c.name == container.name);
+    match restart_policy(spec) {
         _ if is_sidecar(container) => true,
-        Some("Never") => false,
-        Some("OnFailure") => exit_code != 0,
-        _ => true,
+        "Always" if is_init => restarts("OnFailure", exit_code),
+        policy => restarts(policy, exit_code),
     }
 }
 
@@ -382,5 +401,314 @@ impl Verdict {
             observed_generation: generation,
             ..PodCondition::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{BackOff, terminated};
+    use crate::shim::protocol::Exit;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + seconds).expect("a time")
+    }
+
+    fn pod(policy: &str, init: &[&str], containers: &[&str]) -> Pod {
+        let container = |name: &&str| match name.strip_prefix('+') {
+            Some(name) => json!({"name": name, "image": "i", "restartPolicy": "Always"}),
+            None => json!({"name": name, "image": "i"}),
+        };
+        let all = |names: &[&str]| names.iter().map(container).collect::<Vec<_>>();
+        let spec =
+            json!({"restartPolicy": policy, "initContainers": all(init), "containers": all(containers)});
+        let metadata = json!({"name": "p", "namespace": "n", "uid": "u", "generation": 1});
+        serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("a pod")
+    }
+
+    /// What happened to a container, in words: `run` and exit codes, `wait` for one that cannot start, `unready`
+    /// and `unstarted` for probes that have not passed, `start` for a start under way.
+    fn record(history: &[(&str, &str)]) -> PodRecord {
+        let mut all = PodRecord {
+            prepared: true,
+            address: Some([127, 0, 0, 2].into()),
+            ..PodRecord::default()
+        };
+        for (name, words) in history {
+            let container = all.containers.entry((*name).into()).or_default();
+            for word in words.split_whitespace() {
+                match word {
+                    "start" => container.starting(),
+                    "run" | "unready" | "unstarted" => {
+                        container.starting();
+                        let (started, ready) = (word != "unstarted", word == "run");
+                        container.started("petset://1".into(), at(0), started, ready);
+                    }
+                    "wait" => {
+                        container.starting();
+                        container.wait("ErrImagePull", "no".into(), at(0), BackOff::default());
+                    }
+                    code => {
+                        let code = code.parse().expect("an exit code");
+                        let exit = terminated(Exit { code, signal: None }, None);
+                        container.ended(exit, at(1), BackOff::default());
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    fn told(pod: &Pod, record: &PodRecord) -> PodStatus {
+        status(pod, record, "127.0.0.1", at(2))
+    }
+
+    fn phase_of(pod: &Pod, record: &PodRecord) -> String {
+        told(pod, record).phase.unwrap_or_default()
+    }
+
+    /// `Type=Status Reason Message`, of the kubelet's own conditions.
+    fn condition(status: &PodStatus, type_: &str) -> String {
+        let all = status.conditions.as_deref().unwrap_or_default();
+        let one = all.iter().find(|c| c.type_ == type_).expect("the condition");
+        let rest = [one.reason.as_deref(), one.message.as_deref()];
+        let rest: Vec<_> = rest.into_iter().flatten().collect();
+        format!("{} {}", one.status, rest.join(" ")).trim().to_owned()
+    }
+
+    #[test]
+    fn the_phase_follows_from_the_containers() {
+        type History = &'static [(&'static str, &'static str)];
+        let table: &[(&str, &[&str], History, &str)] = &[
+            ("Always", &[], &[], "Pending"),
+            ("Always", &[], &[("a", "run")], "Pending"),
+            ("Always", &[], &[("a", "run"), ("b", "start")], "Pending"),
+            ("Always", &[], &[("a", "run"), ("b", "wait")], "Pending"),
+            ("Always", &[], &[("a", "run"), ("b", "run")], "Running"),
+            ("Always", &[], &[("a", "run"), ("b", "unready")], "Running"),
+            ("Always", &[], &[("a", "run"), ("b", "run 1")], "Running"),
+            ("Always", &[], &[("a", "run"), ("b", "run 1 start")], "Running"),
+            ("Always", &[], &[("a", "run"), ("b", "run 1 wait")], "Running"),
+            ("Always", &[], &[("a", "run 0"), ("b", "run 0")], "Running"),
+            ("OnFailure", &[], &[("a", "run 0"), ("b", "run 0")], "Succeeded"),
+            ("OnFailure", &[], &[("a", "run 1"), ("b", "run 0")], "Running"),
+            ("Never", &[], &[("a", "run 0"), ("b", "run 0")], "Succeeded"),
+            ("Never", &[], &[("a", "run 0"), ("b", "run 2")], "Failed"),
+            ("Never", &[], &[("a", "run 0"), ("b", "run")], "Running"),
+            ("Always", &["i"], &[], "Pending"),
+            ("Always", &["i"], &[("i", "run")], "Pending"),
+            ("Always", &["i"], &[("i", "run 1")], "Pending"),
+            ("Never", &["i"], &[("i", "run 1")], "Failed"),
+            ("Always", &["i"], &[("i", "run 0")], "Pending"),
+            (
+                "Always",
+                &["i"],
+                &[("i", "run 0"), ("a", "run"), ("b", "run")],
+                "Running",
+            ),
+            ("Always", &["+s"], &[("s", "unstarted")], "Pending"),
+            (
+                "Always",
+                &["+s"],
+                &[("s", "run 1"), ("a", "run"), ("b", "run")],
+                "Running",
+            ),
+            (
+                "Never",
+                &["+s"],
+                &[("s", "run"), ("a", "run 0"), ("b", "run 0")],
+                "Running",
+            ),
+            (
+                "Never",
+                &["+s"],
+                &[("s", "run 143"), ("a", "run 0"), ("b", "run 0")],
+                "Succeeded",
+            ),
+        ];
+        for (policy, init, history, expected) in table {
+            let pod = pod(policy, init, &["a", "b"]);
+            let phase = phase_of(&pod, &record(history));
+            assert_eq!(phase, *expected, "{policy} {init:?} {history:?}");
+        }
+    }
+
+    #[test]
+    fn a_deleted_pod_ends_as_its_exit_codes_say() {
+        let table = [("run 0", "Succeeded"), ("run 143", "Failed"), ("run", "Running")];
+        for (history, expected) in table {
+            let mut pod = pod("Always", &[], &["a"]);
+            pod.metadata.deletion_timestamp = Some(Time(at(0)));
+            assert_eq!(phase_of(&pod, &record(&[("a", history)])), expected, "{history}");
+        }
+    }
+
+    #[test]
+    fn a_final_phase_stays_whatever_is_known() {
+        for phase in ["Succeeded", "Failed"] {
+            let mut pod = pod("Always", &[], &["a"]);
+            pod.status.get_or_insert_default().phase = Some(phase.into());
+            for history in ["", "run", "run 0", "run 1"] {
+                assert_eq!(phase_of(&pod, &record(&[("a", history)])), phase);
+            }
+        }
+    }
+
+    #[test]
+    fn conditions_say_what_is_missing() {
+        let whole = pod("Always", &["i", "+s"], &["a", "b"]);
+        let of = |history: &[(&str, &str)], type_: &str| condition(&told(&whole, &record(history)), type_);
+        assert_eq!(
+            of(&[], "Initialized"),
+            "False ContainersNotInitialized containers with incomplete status: [i s]"
+        );
+        assert_eq!(
+            of(&[("i", "run 0"), ("s", "unstarted")], "Initialized"),
+            "False ContainersNotInitialized containers with incomplete status: [s]"
+        );
+        let all = [("i", "run 0"), ("s", "run"), ("a", "run"), ("b", "unready")];
+        assert_eq!(of(&all, "Initialized"), "True");
+        let unready = "False ContainersNotReady containers with unready status: [b]";
+        assert_eq!(of(&all, "ContainersReady"), unready);
+        assert_eq!(of(&all, "Ready"), unready);
+        let sidecar = [("i", "run 0"), ("s", "unready"), ("a", "run"), ("b", "run")];
+        assert_eq!(
+            of(&sidecar, "Ready"),
+            "False ContainersNotReady containers with unready status: [s]"
+        );
+        let ready = [("i", "run 0"), ("s", "run"), ("a", "run"), ("b", "run")];
+        for type_ in OWN {
+            assert_eq!(of(&ready, type_), "True", "{type_}");
+        }
+    }
+
+    #[test]
+    fn conditions_of_a_pod_that_has_ended() {
+        let once = pod("Never", &[], &["a"]);
+        for (code, reason, initialized) in [
+            ("0", "PodCompleted", "True PodCompleted"),
+            ("1", "PodFailed", "True"),
+        ] {
+            let status = told(&once, &record(&[("a", &format!("run {code}"))]));
+            assert_eq!(condition(&status, "Ready"), format!("False {reason}"));
+            assert_eq!(condition(&status, "ContainersReady"), format!("False {reason}"));
+            assert_eq!(condition(&status, "Initialized"), initialized);
+            assert_eq!(condition(&status, "PodReadyToStartContainers"), "False");
+        }
+    }
+
+    #[test]
+    fn readiness_gates_hold_a_pod_back_and_conditions_of_others_stay() {
+        let mut gated = pod("Always", &[], &["a"]);
+        let gate = json!([{"conditionType": "example.com/ok"}]);
+        gated.spec.get_or_insert_default().readiness_gates = serde_json::from_value(gate).expect("gates");
+        let running = record(&[("a", "run")]);
+        let before = condition(&told(&gated, &running), "Ready");
+        assert!(before.starts_with("False ReadinessGatesNotReady"), "{before}");
+        for (value, ready) in [("False", "False"), ("True", "True")] {
+            let foreign = PodCondition {
+                type_: "example.com/ok".into(),
+                status: value.into(),
+                ..PodCondition::default()
+            };
+            gated.status.get_or_insert_default().conditions = Some(vec![foreign.clone()]);
+            let status = told(&gated, &running);
+            assert!(condition(&status, "Ready").starts_with(ready));
+            assert_eq!(condition(&status, "ContainersReady"), "True");
+            assert!(status.conditions.iter().flatten().any(|c| *c == foreign));
+            let patch = patch(Some("u"), &status);
+            let sent = patch["status"]["conditions"].as_array().expect("conditions");
+            assert!(sent.iter().all(|c| c["type"] != "example.com/ok"), "{patch}");
+        }
+    }
+
+    #[test]
+    fn a_transition_is_a_change_of_status_and_nothing_else() {
+        let mut pod = pod("Always", &[], &["a", "b"]);
+        let mut since = |history: &[(&str, &str)], now: i64| {
+            let status = status(&pod, &record(history), "127.0.0.1", at(now));
+            let conditions = status.conditions.as_deref().unwrap_or_default();
+            let ready = conditions.iter().find(|c| c.type_ == "Ready").expect("Ready");
+            let since = ready.last_transition_time.as_ref().map(|t| t.0);
+            pod.status = Some(status);
+            since
+        };
+        assert_eq!(since(&[], 0), Some(at(0)));
+        // Another reason, the same status.
+        assert_eq!(since(&[("a", "run")], 1), Some(at(0)));
+        assert_eq!(since(&[("a", "run"), ("b", "run")], 2), Some(at(2)));
+        assert_eq!(since(&[("a", "run"), ("b", "run")], 3), Some(at(2)));
+        assert_eq!(since(&[("a", "run"), ("b", "run 1")], 4), Some(at(4)));
+    }
+
+    #[test]
+    fn a_patch_takes_the_reason_of_a_condition_away_when_it_holds() {
+        let pod = pod("Always", &[], &["a"]);
+        let patch = patch(Some("u"), &told(&pod, &record(&[("a", "run")])));
+        let conditions = patch["status"]["conditions"].as_array().expect("conditions");
+        let ready = conditions.iter().find(|c| c["type"] == "Ready").expect("Ready");
+        assert_eq!(ready["status"], "True");
+        assert_eq!(
+            (ready.get("reason"), ready.get("message")),
+            (Some(&Value::Null), Some(&Value::Null))
+        );
+        assert_eq!(patch["metadata"]["uid"], "u");
+    }
+
+    fn shown(pod: &Pod, history: &str) -> (String, String) {
+        let status = told(pod, &record(&[("a", history)]));
+        let one = status.container_statuses.unwrap_or_default().remove(0);
+        let text = |state: Option<ContainerState>| {
+            let state = state.unwrap_or_default();
+            let waiting = state.waiting.and_then(|w| w.reason);
+            let running = state.running.map(|_| "running".to_owned());
+            let ended = state.terminated.map(|t| t.exit_code.to_string());
+            waiting.or(running).or(ended).unwrap_or_default()
+        };
+        (
+            text(one.state),
+            format!("{} {}", text(one.last_state), one.restart_count),
+        )
+    }
+
+    #[test]
+    fn states_of_a_container_and_of_the_one_before() {
+        let always = pod("Always", &[], &["a"]);
+        let table = [
+            ("", "ContainerCreating", " 0"),
+            ("start", "ContainerCreating", " 0"),
+            ("wait", "ErrImagePull", " 0"),
+            ("wait start", "ErrImagePull", " 0"),
+            ("run", "running", " 0"),
+            ("run 1", "1", " 0"),
+            ("run 1 start", "1", " 0"),
+            ("run 1 run", "running", "1 1"),
+            ("run 1 run 2", "CrashLoopBackOff", "2 1"),
+            ("run 1 run 2 start", "CrashLoopBackOff", "2 1"),
+            ("run 1 run 2 run", "running", "2 2"),
+        ];
+        for (history, state, last) in table {
+            assert_eq!(shown(&always, history), (state.into(), last.into()), "{history}");
+        }
+        let with_init = pod("Always", &["i"], &["a"]);
+        assert_eq!(shown(&with_init, "").0, "PodInitializing");
+        let once = pod("Never", &[], &["a"]);
+        assert_eq!(shown(&once, "run 1").0, "1");
+    }
+
+    #[test]
+    fn back_off_messages_have_durations_as_go_writes_them() {
+        let table = [(10, "10s"), (80, "1m20s"), (300, "5m0s"), (3661, "1h1m1s")];
+        for (seconds, text) in table {
+            assert_eq!(go_duration(SignedDuration::from_secs(seconds)), text);
+        }
+        assert_eq!(go_duration(SignedDuration::from_millis(50)), "50ms");
+        assert_eq!(go_duration(SignedDuration::from_millis(1500)), "1.5s");
+        let pod = pod("Always", &[], &["a"]);
+        let container = &pod.spec.as_ref().expect("a spec").containers[0];
+        assert_eq!(
+            back_off_message(&pod, container, SignedDuration::from_secs(80)),
+            "back-off 1m20s restarting failed container=a pod=p_n(u)"
+        );
     }
 }

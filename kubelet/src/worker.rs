@@ -5,13 +5,13 @@
 
 use crate::Kubelet;
 use crate::handler::Target;
-use crate::plan::{self, Action, is_sidecar, plan};
+use crate::plan::{self, Action, Plan, is_sidecar, plan};
 use crate::probe::{self, Kind, Outcome};
 use crate::process::Container as Process;
 use crate::record::{PodRecord, Record, State, terminated};
 use crate::shim::protocol::Exit;
 use crate::start::{Failure, Running, Start};
-use crate::status::{back_off_message, go_duration, status};
+use crate::status::{self, back_off_message, go_duration, status, will_restart};
 use crate::stop::Stop;
 use crate::volume::{NotReady, Ready, Volumes};
 use events::EventType;
@@ -61,6 +61,8 @@ enum Notice {
         kind: Kind,
         outcome: Outcome,
     },
+    /// The API has been told this status, or could not be.
+    Told(Box<PodStatus>, Result<(), kube::Error>),
 }
 
 struct Live {
@@ -81,6 +83,10 @@ struct Worker {
     retry: Duration,
     /// What the API has been told.
     told: Option<PodStatus>,
+    /// Whether it is being told something.
+    telling: bool,
+    /// When to try again after it could not be.
+    tell_at: Option<Timestamp>,
     finished: bool,
     shutdown: CancellationToken,
 }
@@ -92,6 +98,8 @@ pub async fn run(kubelet: Arc<Kubelet>, wanted: watch::Receiver<Wanted>, shutdow
     let mut worker = Worker {
         record: recollect(&pod, kubelet.now()),
         told: pod.status.clone(),
+        telling: false,
+        tell_at: None,
         kubelet,
         wanted,
         volumes: BTreeMap::new(),
@@ -147,10 +155,13 @@ fn recollect(pod: &Pod, now: Timestamp) -> PodRecord {
             .flatten()
             .chain(s.init_container_statuses.iter().flatten())
     });
-    for known in statuses.filter(|s| s.container_id.is_some()) {
+    for known in statuses {
         let state = known.state.as_ref();
         let was = state.and_then(|s| s.terminated.clone());
         let last = known.last_state.as_ref().and_then(|s| s.terminated.clone());
+        if known.container_id.is_none() && was.is_none() && last.is_none() {
+            continue;
+        }
         let backing_off = state.is_some_and(|s| s.waiting.is_some());
         let vanished = || ContainerStateTerminated {
             exit_code: 137,
@@ -169,11 +180,31 @@ fn recollect(pod: &Pod, now: Timestamp) -> PodRecord {
             restarts: known.restart_count,
             id: known.container_id.clone(),
             image_id: known.image_id.clone(),
-            delay: SignedDuration::ZERO,
+            ..Record::default()
         };
         record.containers.insert(known.name.clone(), memory);
     }
+    if !plan::is_terminal(pod) && pod.metadata.deletion_timestamp.is_none() {
+        run_init_containers_again(pod, &mut record);
+    }
     record
+}
+
+/// What init containers set up may be gone with the processes: as after upstream's loss of a sandbox they run again,
+/// unless nothing of the pod is ever to be restarted.
+fn run_init_containers_again(pod: &Pod, record: &mut PodRecord) {
+    let Some(spec) = &pod.spec else { return };
+    if plan::restart_policy(spec) == "Never" {
+        return;
+    }
+    let init = spec.init_containers.iter().flatten();
+    for container in init.filter(|c| !is_sidecar(c)) {
+        if let Some(known) = record.containers.get_mut(&container.name)
+            && let State::Ended(ended) = std::mem::take(&mut known.state)
+        {
+            known.last = Some(ended);
+        }
+    }
 }
 
 impl Worker {
@@ -207,11 +238,11 @@ impl Worker {
                 Action::Finish => finish = true,
             }
         }
-        let told = self.write_status(&pod).await;
+        let told = self.tell_status(&pod);
         if finish && told {
             self.finish(&pod).await;
         }
-        if told { plan.wake_at } else { self.soon() }
+        plan.wake_at.into_iter().chain(self.tell_at).min()
     }
 
     /// A little later, and later each time.
@@ -277,19 +308,20 @@ impl Worker {
         let Some(container) = self.container(pod, name) else {
             return;
         };
+        let spec = pod.spec.as_ref();
+        self.record.initialized |= spec.is_some_and(|s| s.containers.iter().any(|c| c.name == name));
         let record = self.record.containers.entry(name.to_owned()).or_default();
-        let again = matches!(record.state, State::Ended(_));
-        record.starting();
-        if again && record.delay > SignedDuration::ZERO {
+        if matches!(record.state, State::Ended(_)) && record.delay > SignedDuration::ZERO {
             tracing::debug!(container = name, delay = %go_duration(record.delay), "restarting after back-off");
         }
+        record.starting();
         let start = Start {
             kubelet: self.kubelet.clone(),
             pod: pod.clone(),
             container,
             volumes: self.volumes.clone(),
             address: self.record.address,
-            instance: record.restarts,
+            instance: record.next_instance(),
         };
         let (tell, container) = (self.notices.clone(), name.to_owned());
         self.tasks.spawn(async move {
@@ -344,6 +376,7 @@ impl Worker {
                 kind,
                 outcome,
             } => self.note_probe(&pod, &container, kind, outcome),
+            Notice::Told(status, result) => self.note_told(&pod, *status, result),
         }
     }
 
@@ -521,12 +554,8 @@ impl Worker {
                     .and_then(|c| c.image)
                     .unwrap_or_default();
                 tell("Failed", format!("Failed to pull image {image:?}: {message}"));
-                let first = self
-                    .record
-                    .containers
-                    .get(name)
-                    .is_none_or(|r| r.delay == SignedDuration::ZERO);
-                if first {
+                let known = self.record.containers.get(name).map(Record::settled);
+                if !matches!(known, Some(State::Waiting { .. })) {
                     tell("Failed", "Error: ErrImagePull".into());
                     ("ErrImagePull", message)
                 } else {
@@ -542,28 +571,12 @@ impl Worker {
             }
         };
         // What is missing may come any moment, unlike a program that keeps ending.
-        let back_off = self.kubelet.options.back_off;
-        let most = if reason == "CreateContainerConfigError" {
-            CONFIG_RETRY
-        } else {
-            back_off.max
-        };
+        let mut back_off = self.kubelet.options.back_off;
+        if reason == "CreateContainerConfigError" {
+            back_off.max = back_off.max.min(CONFIG_RETRY);
+        }
         let record = self.record.containers.entry(name.to_owned()).or_default();
-        // The delay goes on doubling over the tries; a start under way has replaced the state, not the delay.
-        let first = back_off.initial.min(most);
-        let delay = if record.delay == SignedDuration::ZERO {
-            first
-        } else {
-            record.delay
-        };
-        record.delay = delay.checked_mul(2).unwrap_or(most).min(most);
-        let retry_at = now.checked_add(delay).unwrap_or(now);
-        record.state = State::Waiting {
-            reason: reason.into(),
-            message,
-            retry_at,
-            delay,
-        };
+        record.wait(reason, message, now, back_off);
     }
 
     fn note_ended(&mut self, pod: &Arc<Pod>, name: &str, ended: ContainerStateTerminated) {
@@ -573,13 +586,14 @@ impl Worker {
         let back_off = self.kubelet.options.back_off;
         let now = self.kubelet.now();
         let record = self.record.containers.entry(name.to_owned()).or_default();
+        let exit_code = ended.exit_code;
         record.ended(ended, now, back_off);
         let delay = record.delay;
         let Some(container) = self.container(pod, name) else {
             return;
         };
         let deleting = pod.metadata.deletion_timestamp.is_some();
-        if delay > SignedDuration::ZERO && !deleting && self.will_restart(pod, &container) {
+        if delay > SignedDuration::ZERO && !deleting && will_restart(pod, &container, exit_code) {
             let part = |text: &Option<String>| text.clone().unwrap_or_default();
             let message = format!(
                 "Back-off restarting failed container {name} in pod {}_{}({})",
@@ -592,17 +606,6 @@ impl Worker {
                 .events
                 .tell(pod, Some(name), EventType::Warning, "BackOff", message);
         }
-    }
-
-    fn will_restart(&self, pod: &Pod, container: &Container) -> bool {
-        let always = pod
-            .spec
-            .as_ref()
-            .and_then(|s| s.restart_policy.as_deref())
-            .is_none_or(|p| p == "Always");
-        is_sidecar(container)
-            || always
-            || !plan::has_finished(pod.spec.as_ref().unwrap_or(&<_>::default()), &self.record)
     }
 
     /// What the container left in its termination log, or the end of its log if it asks for that (4 KiB; 2 KiB or
@@ -623,35 +626,54 @@ impl Worker {
         tail_of_log(&directory, instance)
     }
 
-    /// Tell the API what has changed. False: it could not be told, try again.
-    async fn write_status(&mut self, pod: &Pod) -> bool {
+    /// Tell the API what has changed, beside everything else and one write after the other. True: it knows all.
+    fn tell_status(&mut self, pod: &Arc<Pod>) -> bool {
         let host_ip = self.kubelet.options.host_ip.to_string();
-        let now = status(pod, &self.record, &host_ip, self.kubelet.now());
-        if self.told.as_ref() == Some(&now) {
+        let now = self.kubelet.now();
+        let status = status(pod, &self.record, &host_ip, now);
+        if self.telling || self.tell_at.is_some_and(|at| at > now) {
+            return false;
+        }
+        self.tell_at = None;
+        if self.told.as_ref() == Some(&status) {
             return true;
         }
-        let name = pod.metadata.name.as_deref().unwrap_or_default();
-        let pods: Api<Pod> = Api::namespaced(
-            self.kubelet.client.clone(),
-            pod.metadata.namespace.as_deref().unwrap_or_default(),
-        );
-        let patch = serde_json::json!({"metadata": {"uid": pod.metadata.uid}, "status": now});
-        match pods
-            .patch_status(name, &PatchParams::default(), &Patch::Strategic(patch))
-            .await
-        {
-            Ok(_) => {
-                self.told = Some(now);
+        self.telling = true;
+        let (pods, name) = self.api(pod);
+        let patch = Patch::Strategic(status::patch(pod.metadata.uid.as_deref(), &status));
+        let tell = self.notices.clone();
+        self.tasks.spawn(async move {
+            let written = pods.patch_status(&name, &PatchParams::default(), &patch).await;
+            let _ = tell.send(Notice::Told(Box::new(status), written.map(drop)));
+        });
+        false
+    }
+
+    fn note_told(&mut self, pod: &Pod, status: PodStatus, result: Result<(), kube::Error>) {
+        self.telling = false;
+        match result {
+            Ok(()) => {
+                self.told = Some(status);
                 self.retry = FIRST_RETRY;
-                true
             }
             // It is gone, or another of its name has come: the watch will say so.
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => true,
+            Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 409 => {
+                self.told = Some(status);
+            }
             Err(error) => {
-                tracing::warn!(pod = name, %error, "the pod's status is not written; trying again");
-                false
+                let pod = pod.metadata.name.as_deref().unwrap_or_default();
+                tracing::warn!(pod, %error, "the pod's status is not written; trying again");
+                self.tell_at = self.soon();
             }
         }
+    }
+
+    /// The pods of the pod's namespace, and its name.
+    fn api(&self, pod: &Pod) -> (Api<Pod>, String) {
+        let part = |text: &Option<String>| text.clone().unwrap_or_default();
+        let client = self.kubelet.client.clone();
+        let pods = Api::namespaced(client, &part(&pod.metadata.namespace));
+        (pods, part(&pod.metadata.name))
     }
 
     /// All is stopped: let go of what the pod held, and of the object if it is being deleted.
@@ -662,11 +684,7 @@ impl Worker {
             return;
         }
         self.remove_directory(pod).await;
-        let name = pod.metadata.name.as_deref().unwrap_or_default();
-        let pods: Api<Pod> = Api::namespaced(
-            self.kubelet.client.clone(),
-            pod.metadata.namespace.as_deref().unwrap_or_default(),
-        );
+        let (pods, name) = self.api(pod);
         let parameters = DeleteParams {
             grace_period_seconds: Some(0),
             preconditions: Some(Preconditions {
@@ -675,7 +693,7 @@ impl Worker {
             }),
             ..DeleteParams::default()
         };
-        match pods.delete(name, &parameters).await {
+        match pods.delete(&name, &parameters).await {
             Ok(_) => self.finished = pod.metadata.finalizers.as_ref().is_none_or(Vec::is_empty),
             Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => self.finished = true,
             Err(error) => {
@@ -717,17 +735,15 @@ impl Worker {
     async fn stop_for_shutdown(&mut self, received: &mut mpsc::UnboundedReceiver<Notice>) {
         debug_assert!(self.shutdown.is_cancelled() || self.wanted.has_changed().is_err());
         let pod = self.pod();
+        let Some(spec) = &pod.spec else { return };
         loop {
-            for name in self.live.keys().cloned().collect::<Vec<_>>() {
-                self.stop(&pod, &name, format!("Stopping container {name}"), None);
-            }
-            let starting = self
-                .record
-                .containers
-                .values()
-                .any(|r| matches!(r.state, State::Starting));
-            if self.live.is_empty() && !starting {
-                return;
+            let mut plan = Plan::default();
+            plan::wind_down(spec, &self.record, &mut plan);
+            for action in plan.actions {
+                match action {
+                    Action::Stop { container, message } => self.stop(&pod, &container, message, None),
+                    _ => return,
+                }
             }
             match received.recv().await {
                 Some(notice) => self.note(notice),
