@@ -123,7 +123,7 @@ impl Shown<'_> {
         );
         let state = format!("{ready}/{wanted} ready, {available} available");
         let (shown, bar) = self.sets.entry(name.clone()).or_insert_with(|| {
-            let bar = self.screen.bars.as_ref().map(|bars| bars.add(new_bar(&name)));
+            let bar = self.screen.bars.as_ref().map(|bars| new_bar(bars, &name));
             (String::new(), bar)
         });
         if *shown == state {
@@ -164,12 +164,12 @@ impl Shown<'_> {
 
 const TICK: Duration = Duration::from_millis(120);
 
-fn new_bar(name: &str) -> ProgressBar {
-    let bar = ProgressBar::new(0);
+/// Added before anything else is done with it, or it would draw itself somewhere of its own.
+fn new_bar(bars: &MultiProgress, name: &str) -> ProgressBar {
+    let bar = bars.add(ProgressBar::no_length());
     let template = "{spinner} statefulset {prefix} [{bar:24}] {msg}";
     bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.set_prefix(name.to_owned());
-    bar.enable_steady_tick(TICK);
     bar
 }
 
