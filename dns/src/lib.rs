@@ -1,12 +1,13 @@
 //! The cluster's DNS server: authoritative for the names of Services and pods, answering from memory.
 //!
-//! [`records`] turns what the API shows into names (a pure function), [`zone`] answers a question from them (another),
-//! [`follow`] keeps them up to date by watching, [`server`] speaks the protocol. The zone is swapped whole: one answer
-//! comes from one version of the data.
+//! [`records`] says which names each object of the API makes (pure functions), [`table`] puts them together, [`zone`]
+//! answers a question from them (a pure function), [`follow`] keeps them up to date by watching, [`server`] speaks the
+//! protocol. One answer comes from one version of the data.
 
 pub mod follow;
 pub mod records;
 pub mod server;
+pub mod table;
 pub mod zone;
 
 use hickory_proto::rr::Name;
@@ -91,6 +92,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// The apexes of all zones, the cluster's first.
+    pub fn apexes(&self) -> impl Iterator<Item = &Name> {
+        std::iter::once(&self.origin).chain(&self.reverse)
+    }
+
     /// Refuses what is no domain or no range.
     pub fn new(options: &Options) -> Result<Self, Error> {
         let domain = options.cluster_domain.trim_matches('.');

@@ -4,12 +4,12 @@
 use crate::zone::{Answer, Live};
 use async_trait::async_trait;
 use hickory_proto::op::{Edns, Metadata, OpCode, ResponseCode};
-use hickory_proto::rr::{DNSClass, Record};
-use hickory_proto::serialize::binary::BinEncodable;
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use hickory_proto::serialize::binary::BinEncoder;
 use hickory_server::net::runtime::Time;
 use hickory_server::net::xfer::Protocol;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
-use hickory_server::zone_handler::MessageResponseBuilder;
+use hickory_server::zone_handler::{MessageResponseBuilder, Queries};
 use rand::seq::SliceRandom;
 use std::sync::Arc;
 
@@ -50,6 +50,7 @@ impl Handler {
             .zone()
             .answer(info.query.name(), info.query.query_type());
         shuffle(&mut answer.answers);
+        write_as_asked(&mut answer.answers, info.query.original().name());
         answer
     }
 }
@@ -58,37 +59,85 @@ impl Handler {
 fn shuffle(answers: &mut [Record]) {
     let aliases = answers
         .iter()
-        .take_while(|r| r.record_type() == hickory_proto::rr::RecordType::CNAME)
+        .take_while(|r| r.record_type() == RecordType::CNAME)
         .count();
     answers[aliases..].shuffle(&mut rand::rng());
 }
 
-/// Leave out what does not fit into `limit` bytes: additional records silently, answers with the truncation bit. Sizes
-/// are counted without compression, so the message is never larger.
-fn fit(answer: &mut Answer, limit: usize, base: usize) -> bool {
-    let size = |records: &[Record]| -> usize { records.iter().map(size_of).sum() };
-    let mut left = limit.saturating_sub(base);
-    if size(&answer.answers) + size(&answer.authorities) > left {
-        answer.authorities.clear();
-        answer.additionals.clear();
-        let fitting = answer.answers.iter().take_while(|record| {
-            let fits = size_of(record) <= left;
-            left = left.saturating_sub(size_of(record));
-            fits
-        });
-        let count = fitting.count();
-        answer.answers.truncate(count);
-        return true;
-    }
-    left -= size(&answer.answers) + size(&answer.authorities);
-    if size(&answer.additionals) > left {
-        answer.additionals.clear();
-    }
-    false
+/// What is around the answers in a message.
+struct Frame<'a> {
+    queries: &'a Queries,
+    edns: Option<&'a Edns>,
+    metadata: Metadata,
+    /// The most bytes the message may have.
+    limit: u16,
 }
 
-fn size_of(record: &Record) -> usize {
-    record.to_bytes().map_or(usize::MAX / 1024, |bytes| bytes.len())
+impl Frame<'_> {
+    /// Whether a message with these records has room for them all. It is encoded to see: how names are compressed is the
+    /// encoder's business, and what it has to cut off itself leaves bytes behind the last record.
+    fn holds(&self, answers: &[Record], authorities: &[Record], additionals: &[Record]) -> bool {
+        let mut bytes = Vec::new();
+        let mut encoder = BinEncoder::new(&mut bytes);
+        encoder.set_max_size(self.limit);
+        let message = MessageResponseBuilder::new(self.queries, self.edns).build(
+            self.metadata,
+            answers,
+            authorities,
+            [],
+            additionals,
+        );
+        message
+            .destructive_emit(&mut encoder)
+            .is_ok_and(|info| !info.truncation)
+    }
+
+    /// Leave out what does not fit: additional records silently and all of them, answers with the truncation bit and as
+    /// few as possible (RFC 2181, 9). Whether answers are missing.
+    fn fit(&self, answer: &mut Answer) -> bool {
+        let records = answer
+            .answers
+            .iter()
+            .chain(&answer.authorities)
+            .chain(&answer.additionals);
+        let most = HEADER + OPT + self.queries.as_bytes().len() + records.map(at_most).sum::<usize>();
+        let is_small = most <= usize::from(self.limit);
+        if is_small || self.holds(&answer.answers, &answer.authorities, &answer.additionals) {
+            return false;
+        }
+        answer.additionals.clear();
+        if self.holds(&answer.answers, &answer.authorities, &[]) {
+            return false;
+        }
+        answer.authorities.clear();
+        let lengths: Vec<usize> = (1..=answer.answers.len()).collect();
+        let fitting = lengths.partition_point(|length| self.holds(&answer.answers[..*length], &[], &[]));
+        answer.answers.truncate(fitting);
+        true
+    }
+}
+
+/// No encoding of the record is longer.
+fn at_most(record: &Record) -> usize {
+    let name = |name: &Name| name.len() + 2;
+    let data = match &record.data {
+        RData::A(_) => 4,
+        RData::AAAA(_) => 16,
+        RData::CNAME(target) => name(target),
+        RData::NS(target) => name(target),
+        RData::PTR(target) => name(target),
+        RData::SOA(soa) => name(&soa.mname) + name(&soa.rname) + 20,
+        RData::SRV(srv) => 6 + name(&srv.target),
+        RData::TXT(txt) => txt.txt_data.iter().map(|text| text.len() + 1).sum(),
+        _ => usize::from(u16::MAX),
+    };
+    name(&record.name) + 10 + data
+}
+
+/// The owners of the answers are written as the question wrote them (draft-vixie-dnsext-dns0x20).
+fn write_as_asked(answers: &mut [Record], asked: &Name) {
+    let ours = answers.iter_mut().filter(|record| record.name == *asked);
+    ours.for_each(|record| record.name = asked.clone());
 }
 
 #[async_trait]
@@ -119,13 +168,13 @@ impl RequestHandler for Handler {
             (Protocol::Udp, None) => UDP_PLAIN,
             _ => u16::MAX,
         };
-        let question: usize = request
-            .queries
-            .queries()
-            .iter()
-            .map(|q| q.original().to_bytes().map_or(0, |b| b.len()))
-            .sum();
-        metadata.truncation = fit(&mut answer, usize::from(limit), HEADER + OPT + question);
+        let frame = Frame {
+            queries: &request.queries,
+            edns: edns.as_ref(),
+            metadata,
+            limit,
+        };
+        metadata.truncation = frame.fit(&mut answer);
 
         let builder = MessageResponseBuilder::new(&request.queries, edns.as_ref());
         let message = builder.build(

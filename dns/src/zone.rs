@@ -1,10 +1,10 @@
 //! Answering a question from the names: a pure function, and the place where the newest names are found.
 
 use crate::Config;
-use crate::records::{Names, Node, Objects, names};
+use crate::table::{Names, Node, Table};
 use arc_swap::ArcSwap;
 use hickory_proto::op::ResponseCode;
-use hickory_proto::rr::{LowerName, Name, RData, Record, RecordType};
+use hickory_proto::rr::{LowerName, RData, Record, RecordType};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -26,8 +26,8 @@ pub struct Live(ArcSwap<Zone>);
 
 impl Live {
     /// Nothing is known yet but the zone itself.
-    pub fn new(config: &Config) -> Self {
-        let names = names(config, &Objects::default(), 1);
+    pub fn new(config: &Arc<Config>) -> Self {
+        let names = Table::new(config.clone()).commit();
         Self(ArcSwap::from_pointee(Zone::new(config, names, false)))
     }
 
@@ -73,10 +73,7 @@ impl Answer {
 impl Zone {
     /// A version with these names.
     pub fn new(config: &Config, names: Names, complete: bool) -> Self {
-        let apexes = std::iter::once(&config.origin)
-            .chain(&config.reverse)
-            .map(LowerName::new)
-            .collect();
+        let apexes = config.apexes().map(LowerName::new).collect();
         Self {
             apexes,
             names,
@@ -160,7 +157,7 @@ impl Zone {
 
 fn alias_target(record: &Record) -> Option<LowerName> {
     match &record.data {
-        RData::CNAME(cname) => Some(LowerName::new(&Name::clone(&cname.0))),
+        RData::CNAME(cname) => Some(LowerName::new(&cname.0)),
         _ => None,
     }
 }
