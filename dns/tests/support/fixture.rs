@@ -134,7 +134,7 @@ fn slices() -> Vec<(&'static str, Value, Value)> {
         ("raft", json!([port("peer", 7000, "UDP")]), json!(raft)),
         ("portless", json!([]), pods(false)),
         ("plain", json!([port("", 5432, "TCP")]), pods(false)),
-        ("api", http.clone(), pods(false)),
+        ("api", http, pods(false)),
         (
             "manual",
             pg.clone(),
