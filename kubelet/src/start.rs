@@ -69,11 +69,6 @@ impl Start {
             .resolve(&self.container)
             .map_err(Failure::Image)?;
         self.check_ports(&image)?;
-        self.tell(
-            EventType::Normal,
-            "Pulled",
-            format!("Nothing to pull: {:?} is {}", self.image(), image.what),
-        );
         let sources = self.sources().await.map_err(Failure::Config)?;
         let built = Environment::build(&self.pod, &self.container, &image.env, &sources);
         let environment = built.map_err(Failure::Config)?;
@@ -85,6 +80,11 @@ impl Start {
             self.tell(EventType::Warning, "InvalidEnvironmentVariableNames", message);
         }
         let spec = self.spec(&image, environment).await.map_err(Failure::Config)?;
+        self.tell(
+            EventType::Normal,
+            "Pulled",
+            format!("Nothing to pull: {:?} is {}", self.image(), image.what),
+        );
         self.tell(EventType::Normal, "Created", "Container created".to_owned());
         let started = self.kubelet.launcher.start(&spec).await.map_err(Failure::Start)?;
         let process = self.record(started).map_err(Failure::Start)?;

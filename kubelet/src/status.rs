@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// Types of the conditions that are the kubelet's; all others are left as they are.
 const OWN: [&str; 4] = [
@@ -58,6 +59,45 @@ pub fn status(pod: &Pod, record: &PodRecord, host_ip: &str, now: Timestamp) -> P
         container_statuses: Some(container_statuses),
         ..before
     }
+}
+
+/// The status that the API shows as far as the kubelet can know: what it was told last, which the watch may not have
+/// brought back yet, with the conditions of others as the watch has them. Transitions are counted from this.
+pub fn known(seen: Option<&PodStatus>, told: &PodStatus) -> PodStatus {
+    let own = told.conditions.iter().flatten();
+    let own = own.filter(|c| OWN.contains(&c.type_.as_str()));
+    let others = seen.and_then(|s| s.conditions.as_ref()).into_iter().flatten();
+    let others = others.filter(|c| !OWN.contains(&c.type_.as_str()));
+    PodStatus {
+        conditions: Some(own.chain(others).cloned().collect()),
+        phase: told.phase.clone(),
+        start_time: told.start_time.clone(),
+        ..seen.cloned().unwrap_or_default()
+    }
+}
+
+/// Whether somebody else has changed a condition of ours, for example because the node was thought to be lost.
+pub fn is_contradicted(seen: Option<&PodStatus>, told: &PodStatus) -> bool {
+    let conditions = |status: &PodStatus| {
+        let own = status.conditions.iter().flatten();
+        let own = own.filter(|c| OWN.contains(&c.type_.as_str()));
+        let own = own.map(|c| (c.type_.clone(), c.status.clone()));
+        own.collect::<BTreeMap<String, String>>()
+    };
+    seen.is_some_and(|seen| conditions(seen) != conditions(told))
+}
+
+/// Whether two statuses say the same of a pod's containers, though perhaps of another generation of its spec.
+pub fn says_the_same(one: &PodStatus, other: &PodStatus) -> bool {
+    let timeless = |status: &PodStatus| {
+        let mut status = status.clone();
+        status.observed_generation = None;
+        for condition in status.conditions.iter_mut().flatten() {
+            condition.observed_generation = None;
+        }
+        status
+    };
+    timeless(one) == timeless(other)
 }
 
 /// The strategic merge patch that makes the API show `status`: conditions that are others' are left out of it, and what
@@ -639,6 +679,33 @@ mod tests {
         assert_eq!(since(&[("a", "run"), ("b", "run")], 2), Some(at(2)));
         assert_eq!(since(&[("a", "run"), ("b", "run")], 3), Some(at(2)));
         assert_eq!(since(&[("a", "run"), ("b", "run 1")], 4), Some(at(4)));
+    }
+
+    #[test]
+    fn transitions_count_from_what_was_told_even_if_the_watch_is_behind() {
+        let mut pod = pod("Always", &[], &["a"]);
+        let seen = told(&pod, &record(&[]));
+        let running = record(&[("a", "run")]);
+        pod.status = Some(seen.clone());
+        let first = status(&pod, &running, "127.0.0.1", at(3));
+        // The watch still has `seen`.
+        pod.status = Some(known(Some(&seen), &first));
+        assert_eq!(status(&pod, &running, "127.0.0.1", at(9)), first);
+        assert!(!is_contradicted(Some(&first), &first));
+        assert!(is_contradicted(Some(&seen), &first));
+    }
+
+    #[test]
+    fn a_new_generation_alone_says_nothing_new() {
+        let mut pod = pod("Always", &[], &["a"]);
+        let running = record(&[("a", "run")]);
+        let first = told(&pod, &running);
+        pod.metadata.generation = Some(2);
+        pod.status = Some(first.clone());
+        let second = told(&pod, &running);
+        assert!(first != second && says_the_same(&first, &second));
+        let ended = told(&pod, &record(&[("a", "run 1")]));
+        assert!(!says_the_same(&first, &ended));
     }
 
     #[test]

@@ -42,6 +42,9 @@ const LAST_RETRY: Duration = Duration::from_secs(10);
 /// The longest pause before another look for a ConfigMap or Secret that a container needs.
 const CONFIG_RETRY: SignedDuration = SignedDuration::from_secs(2);
 
+/// For how long a pod that is being started keeps quiet: mostly it runs before, and one write tells it all.
+const QUIET: SignedDuration = SignedDuration::from_millis(50);
+
 /// How often files that follow other objects are brought up to date.
 const REFRESH: Duration = Duration::from_secs(10);
 
@@ -62,7 +65,7 @@ enum Notice {
         outcome: Outcome,
     },
     /// The API has been told this status, or could not be.
-    Told(Box<PodStatus>, Result<(), kube::Error>),
+    Told(Box<PodStatus>, Result<Option<u64>, kube::Error>),
 }
 
 struct Live {
@@ -81,12 +84,19 @@ struct Worker {
     /// Whether volumes are being made.
     preparing: bool,
     retry: Duration,
+    /// Why a volume could not be made, as far as it has been told.
+    mount_failure: Option<NotReady>,
     /// What the API has been told.
     told: Option<PodStatus>,
+    /// The resource version that came of it: a watch that is behind it knows less than we do.
+    told_version: Option<u64>,
     /// Whether it is being told something.
     telling: bool,
     /// When to try again after it could not be.
     tell_at: Option<Timestamp>,
+    /// When a pod that is being started has been quiet for long enough; and, while it is, when to look again.
+    quiet_until: Option<Timestamp>,
+    speak_at: Option<Timestamp>,
     finished: bool,
     shutdown: CancellationToken,
 }
@@ -98,6 +108,9 @@ pub async fn run(kubelet: Arc<Kubelet>, wanted: watch::Receiver<Wanted>, shutdow
     let mut worker = Worker {
         record: recollect(&pod, kubelet.now()),
         told: pod.status.clone(),
+        told_version: version(&pod),
+        quiet_until: None,
+        speak_at: None,
         telling: false,
         tell_at: None,
         kubelet,
@@ -108,6 +121,7 @@ pub async fn run(kubelet: Arc<Kubelet>, wanted: watch::Receiver<Wanted>, shutdow
         tasks: JoinSet::new(),
         preparing: false,
         retry: FIRST_RETRY,
+        mount_failure: None,
         finished: false,
         shutdown: shutdown.clone(),
     };
@@ -140,6 +154,11 @@ pub async fn run(kubelet: Arc<Kubelet>, wanted: watch::Receiver<Wanted>, shutdow
     if !worker.finished {
         worker.stop_for_shutdown(&mut received).await;
     }
+}
+
+/// The version of an object; versions can be compared.
+fn version(pod: &Pod) -> Option<u64> {
+    pod.metadata.resource_version.as_ref()?.parse().ok()
 }
 
 /// What can be known of a pod that an earlier kubelet ran: its restart counts, and that none of its processes is left.
@@ -242,7 +261,10 @@ impl Worker {
         if finish && told {
             self.finish(&pod).await;
         }
-        plan.wake_at.into_iter().chain(self.tell_at).min()
+        [plan.wake_at, self.tell_at, self.speak_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// A little later, and later each time.
@@ -391,8 +413,9 @@ impl Worker {
             // A refresh that fails leaves the files as they are.
             Err(_) if self.record.prepared => {}
             Err(not_ready) => {
-                if !not_ready.waiting {
+                if !not_ready.waiting && self.mount_failure.as_ref() != Some(&not_ready) {
                     let message = not_ready.event_message();
+                    self.mount_failure = Some(not_ready);
                     self.kubelet
                         .events
                         .tell(pod, None, EventType::Warning, "FailedMount", message);
@@ -566,7 +589,13 @@ impl Worker {
                 }
             }
             Failure::Config(message) => {
-                tell("Failed", format!("Error: {message}"));
+                // Said once: the next tries come soon.
+                let known = self.record.containers.get(name).map(Record::settled);
+                let said =
+                    matches!(known, Some(State::Waiting { message: before, .. }) if *before == message);
+                if !said {
+                    tell("Failed", format!("Error: {message}"));
+                }
                 ("CreateContainerConfigError", message)
             }
         };
@@ -630,13 +659,27 @@ impl Worker {
     fn tell_status(&mut self, pod: &Arc<Pod>) -> bool {
         let host_ip = self.kubelet.options.host_ip.to_string();
         let now = self.kubelet.now();
-        let status = status(pod, &self.record, &host_ip, now);
         if self.telling || self.tell_at.is_some_and(|at| at > now) {
             return false;
         }
-        self.tell_at = None;
-        if self.told.as_ref() == Some(&status) {
+        (self.tell_at, self.speak_at) = (None, None);
+        let mut seen = Pod::clone(pod);
+        if let Some(told) = &self.told {
+            if version(pod) > self.told_version && status::is_contradicted(pod.status.as_ref(), told) {
+                self.told = None;
+            } else {
+                seen.status = Some(status::known(pod.status.as_ref(), told));
+            }
+        }
+        let status = status(&seen, &self.record, &host_ip, now);
+        let deleting = pod.metadata.deletion_timestamp.is_some();
+        let same = |told: &PodStatus| *told == status || deleting && status::says_the_same(told, &status);
+        if self.told.as_ref().is_some_and(same) {
             return true;
+        }
+        if let Some(until) = self.quiet_until(&status, now) {
+            self.speak_at = Some(until);
+            return false;
         }
         self.telling = true;
         let (pods, name) = self.api(pod);
@@ -644,16 +687,34 @@ impl Worker {
         let tell = self.notices.clone();
         self.tasks.spawn(async move {
             let written = pods.patch_status(&name, &PatchParams::default(), &patch).await;
-            let _ = tell.send(Notice::Told(Box::new(status), written.map(drop)));
+            let written = written.map(|pod| version(&pod));
+            let _ = tell.send(Notice::Told(Box::new(status), written));
         });
         false
     }
 
-    fn note_told(&mut self, pod: &Pod, status: PodStatus, result: Result<(), kube::Error>) {
+    /// Whether the pod is still being started, so that it is too early to tell of it.
+    fn is_starting(&self) -> bool {
+        let mut states = self.record.containers.values().map(|r| &r.state);
+        self.preparing || self.record.containers.is_empty() || states.any(|s| matches!(s, State::Starting(_)))
+    }
+
+    /// Until when not to tell `status`, which says no more than that the pod is being started.
+    fn quiet_until(&mut self, status: &PodStatus, now: Timestamp) -> Option<Timestamp> {
+        let pending = |status: &PodStatus| matches!(status.phase.as_deref(), None | Some("Pending"));
+        if !pending(status) || !self.told.as_ref().is_none_or(pending) || !self.is_starting() {
+            return None;
+        }
+        let until = *self.quiet_until.get_or_insert(now.checked_add(QUIET).ok()?);
+        Some(until).filter(|until| *until > now)
+    }
+
+    fn note_told(&mut self, pod: &Pod, status: PodStatus, result: Result<Option<u64>, kube::Error>) {
         self.telling = false;
         match result {
-            Ok(()) => {
+            Ok(version) => {
                 self.told = Some(status);
+                self.told_version = version;
                 self.retry = FIRST_RETRY;
             }
             // It is gone, or another of its name has come: the watch will say so.
