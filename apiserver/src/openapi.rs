@@ -3,6 +3,7 @@
 //! Nothing is made before somebody asks; then it is kept, since it never changes.
 
 mod paths;
+mod protobuf;
 mod schemas;
 
 use crate::discovery::with_etag;
@@ -24,6 +25,7 @@ use std::sync::{Arc, OnceLock};
 struct Documents {
     kinds: Vec<&'static dyn Kind>,
     v2: OnceLock<Bytes>,
+    v2_protobuf: OnceLock<Bytes>,
     /// By path: `api/v1`, `apis/apps/v1`.
     v3: BTreeMap<String, OnceLock<(Bytes, String)>>,
 }
@@ -37,12 +39,18 @@ impl Documents {
         Documents {
             kinds,
             v2: OnceLock::new(),
+            v2_protobuf: OnceLock::new(),
             v3,
         }
     }
 
     fn v2(&self) -> Bytes {
         self.v2.get_or_init(|| v2(&self.kinds).to_string().into()).clone()
+    }
+
+    fn v2_protobuf(&self) -> Bytes {
+        let make = || Bytes::from(protobuf::document(&v2(&self.kinds)));
+        self.v2_protobuf.get_or_init(make).clone()
     }
 
     /// The document of a group and version, and its hash.
@@ -192,7 +200,7 @@ fn v3_answer(documents: &Documents, path: &str, query: &str, headers: &HeaderMap
     response
 }
 
-/// JSON only: who asks for protobuf alone is refused rather than given what it cannot read.
+/// JSON for whoever takes it, protobuf for those who take only that.
 fn v2_answer(documents: &Documents, headers: &HeaderMap) -> Response {
     let accept = headers
         .get(ACCEPT)
@@ -202,6 +210,12 @@ fn v2_answer(documents: &Documents, headers: &HeaderMap) -> Response {
     let json = |media_type: &str| matches!(media_type, "*/*" | "application/*" | "application/json");
     if clauses.iter().any(|clause| json(clause.media_type)) {
         return with_etag(headers, "application/json", documents.v2());
+    }
+    if clauses
+        .iter()
+        .any(|clause| clause.media_type == protobuf::MEDIA_TYPE)
+    {
+        return with_etag(headers, protobuf::CONTENT_TYPE, documents.v2_protobuf());
     }
     Error::Status(json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
