@@ -121,6 +121,8 @@ pub struct Cluster {
     home: TempDir,
     pods: PodRange,
     process: Option<Child>,
+    /// Components that run alone beside it, in the order in which they are to be stopped.
+    beside: Vec<Child>,
 }
 
 impl Cluster {
@@ -133,6 +135,7 @@ impl Cluster {
                 .expect("a temporary directory"),
             pods: PodRange::reserve(),
             process: None,
+            beside: Vec::new(),
         }
     }
 
@@ -197,6 +200,12 @@ impl Cluster {
             .stdout(log.try_clone().expect("one more descriptor"))
             .stderr(log);
         command.spawn().expect("petset starts")
+    }
+
+    /// As [`Cluster::spawn`], and it is stopped with the cluster, before `petset` itself.
+    pub fn spawn_beside(&mut self, name: &str, arguments: &[&str]) {
+        let process = self.spawn(name, arguments);
+        self.beside.push(process);
     }
 
     /// Where the output of what [`Cluster::spawn`] started is.
@@ -397,8 +406,10 @@ impl Cluster {
             .filter_map(|pid| {
                 let read = |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
                 let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).replace('\0', " ");
-                let (line, environment) = (text(read("cmdline")), text(read("environ")));
-                let ours = line.contains(&mark) || environment.contains(&mark);
+                let line = text(read("cmdline"));
+                // A pod's process knows its directories by their place inside the pod; its mounts tell where they are.
+                let traces = [line.clone(), text(read("environ")), text(read("mountinfo"))];
+                let ours = traces.iter().any(|trace| trace.contains(&mark));
                 ours.then(|| format!("{pid}: {line}"))
             })
             .collect()
@@ -413,8 +424,8 @@ impl Default for Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            stop(&mut process);
+        for process in self.beside.iter_mut().chain(&mut self.process) {
+            stop(process);
         }
         if std::thread::panicking() {
             eprintln!("what petset said:\n{}", self.said());
