@@ -1,6 +1,6 @@
 //! One pod's worker: observe, plan, act, until the pod is gone.
 //!
-//! Everything that happens comes in as a [`Notice`] or as a new [`Wanted`]; after each the worker plans afresh and writes
+//! Everything that happens comes in as a `Notice` or as a new [`Wanted`]; after each the worker plans afresh and writes
 //! the status if it has changed. What takes time runs beside it and reports back.
 
 use crate::Kubelet;
