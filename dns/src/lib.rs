@@ -14,7 +14,6 @@ use hickory_proto::rr::Name;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::sync::CancellationToken;
 use zone::Live;
@@ -44,11 +43,6 @@ pub enum Error {
     Sockets(String),
 }
 
-/// How long an idle TCP connection is kept (RFC 7766, 6.2.3).
-const TCP_IDLE: Duration = Duration::from_secs(10);
-/// How many answers may wait for a slow reader of a TCP connection.
-const TCP_WAITING: usize = 64;
-
 /// Answer on all sockets until `shutdown`.
 pub async fn run(
     client: kube::Client,
@@ -59,13 +53,7 @@ pub async fn run(
 ) -> Result<(), Error> {
     let config = Arc::new(Config::new(&options)?);
     let live = Arc::new(Live::new(&config));
-    let mut server = hickory_server::Server::new(server::Handler::new(live.clone()));
-    for socket in udp {
-        server.register_socket(socket);
-    }
-    for listener in tcp {
-        server.register_listener(listener, TCP_IDLE, TCP_WAITING);
-    }
+    let mut server = server::listen(live.clone(), udp, tcp);
     let outcome = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         () = follow::follow(client, config, live) => Err(Error::Watches),

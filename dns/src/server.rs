@@ -6,12 +6,15 @@ use async_trait::async_trait;
 use hickory_proto::op::{Edns, Metadata, OpCode, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::BinEncoder;
+use hickory_server::Server;
 use hickory_server::net::runtime::Time;
 use hickory_server::net::xfer::Protocol;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::{MessageResponseBuilder, Queries};
 use rand::seq::SliceRandom;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, UdpSocket};
 
 /// The largest UDP answer, whatever the client would take: it passes every network unfragmented.
 const UDP_LIMIT: u16 = 1232;
@@ -21,17 +24,29 @@ const UDP_PLAIN: u16 = 512;
 const HEADER: usize = 12;
 const OPT: usize = 11;
 
+/// How long an idle TCP connection is kept (RFC 7766, 6.2.3).
+const TCP_IDLE: Duration = Duration::from_secs(10);
+/// How many answers may wait for a slow reader of a TCP connection.
+const TCP_WAITING: usize = 64;
+
+/// Answer on all sockets from the newest names.
+pub fn listen(live: Arc<Live>, udp: Vec<UdpSocket>, tcp: Vec<TcpListener>) -> Server<Handler> {
+    let mut server = Server::new(Handler { live });
+    for socket in udp {
+        server.register_socket(socket);
+    }
+    for listener in tcp {
+        server.register_listener(listener, TCP_IDLE, TCP_WAITING);
+    }
+    server
+}
+
 /// Answers every request.
 pub struct Handler {
     live: Arc<Live>,
 }
 
 impl Handler {
-    /// From the newest names that there are.
-    pub fn new(live: Arc<Live>) -> Self {
-        Self { live }
-    }
-
     fn answer(&self, request: &Request) -> Answer {
         if request.metadata.op_code != OpCode::Query {
             return Answer::bare(ResponseCode::NotImp);

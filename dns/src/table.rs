@@ -295,3 +295,64 @@ fn node(name: &LowerName, said: &Said) -> Node {
     }
     node
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn key(name: &str) -> Key {
+        ("default".into(), name.into())
+    }
+
+    /// A slice with a hundred endpoints, of which one may not be ready.
+    fn hundred(service: u32, ready: bool) -> EndpointSlice {
+        let endpoints: Vec<_> = (0..100)
+            .map(|n| {
+                json!({
+                    "addresses": [format!("127.244.{service}.{n}")], "hostname": format!("n-{n}"),
+                    "conditions": {"ready": ready || n != 7},
+                })
+            })
+            .collect();
+        let name = format!("s{service}");
+        let labels = json!({"kubernetes.io/service-name": name});
+        let slice = json!({
+            "metadata": {"name": name, "namespace": "default", "labels": labels},
+            "addressType": "IPv4", "endpoints": endpoints, "ports": [{"name": "http", "port": 80}],
+        });
+        serde_json::from_value(slice).expect("an EndpointSlice")
+    }
+
+    #[test]
+    fn a_change_of_one_endpoint_among_ten_thousand_leaves_the_rest_where_it_is() {
+        let options = crate::Options {
+            cluster_domain: "cluster.local".into(),
+            reverse_ranges: vec!["127.244.0.0/16".into()],
+            address: [127, 0, 0, 1].into(),
+        };
+        let config = Arc::new(Config::new(&options).expect("options"));
+        let mut table = Table::new(config);
+        for n in 0..100 {
+            let name = format!("s{n}");
+            let service =
+                json!({"metadata": {"name": name, "namespace": "default"}, "spec": {"clusterIP": "None"}});
+            let service = serde_json::from_value(service).expect("a Service");
+            table.service(&key(&name), Some(&service));
+            table.slice(&key(&name), Some(&hundred(n, true)));
+        }
+        let before = table.commit();
+        assert!(before.iter().count() > 20_000);
+
+        let began = std::time::Instant::now();
+        table.slice(&key("s50"), Some(&hundred(50, false)));
+        let after = table.commit();
+        println!("{:?} for one change", began.elapsed());
+
+        let parts = before.parts.iter().zip(&after.parts);
+        let copied = parts.filter(|(a, b)| !Arc::ptr_eq(a, b)).count();
+        // The Service, its port, the endpoint, the reverse name, the two apexes.
+        assert!((1..=6).contains(&copied), "{copied} parts are new");
+        assert_eq!(before.iter().count() - after.iter().count(), 2);
+    }
+}

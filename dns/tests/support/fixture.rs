@@ -1,7 +1,6 @@
 //! The cluster that the tables of answers are about: Services of every sort and the slices that belong to them.
 
 use dns::table::Table;
-use dns::zone::{Live, Zone};
 use dns::{Config, Options};
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -18,14 +17,6 @@ pub fn config() -> Arc<Config> {
         address: [127, 0, 0, 1].into(),
     };
     Arc::new(Config::new(&options).expect("options"))
-}
-
-/// The newest names, as a server answers from them.
-pub fn live() -> Arc<Live> {
-    let config = config();
-    let live = Live::new(&config);
-    live.replace(Zone::new(&config, table().commit(), true));
-    Arc::new(live)
 }
 
 /// The whole cluster.
