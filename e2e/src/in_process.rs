@@ -74,6 +74,11 @@ impl InProcess {
         this
     }
 
+    /// A client of this cluster's API.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// Where provisioned volumes are.
     pub fn volumes(&self) -> PathBuf {
         self.directory.path().join("volumes")
