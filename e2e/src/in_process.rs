@@ -25,6 +25,7 @@ const TICK: Duration = Duration::from_millis(1);
 /// The cluster; dropping it ends its controllers.
 pub struct InProcess {
     client: Client,
+    clock: events::Clock,
     directory: tempfile::TempDir,
     controllers: JoinSet<Result<(), controller::Error>>,
 }
@@ -60,12 +61,13 @@ impl InProcess {
         let mut controllers = JoinSet::new();
         controllers.spawn(controller::run(
             client.clone(),
-            clock,
+            clock.clone(),
             options,
             CancellationToken::new(),
         ));
         let this = Self {
             client,
+            clock,
             directory,
             controllers,
         };
@@ -77,6 +79,11 @@ impl InProcess {
     /// A client of this cluster's API.
     pub fn client(&self) -> Client {
         self.client.clone()
+    }
+
+    /// The time that all components go by.
+    pub fn clock(&self) -> events::Clock {
+        self.clock.clone()
     }
 
     /// Where provisioned volumes are.
