@@ -62,7 +62,30 @@ pub async fn read_json(headers: &HeaderMap, body: Body) -> Result<Bytes, Error> 
     }
 }
 
+/// More brackets than this may not be open at once in YAML. The scanner's work grows with their square, and no object
+/// is nested a tenth as deep.
+const DEEPEST: usize = 1000;
+
+/// The most brackets that are open at once, those in texts counted, too.
+fn depth(yaml: &[u8]) -> usize {
+    let mut open = 0_usize;
+    let depths = yaml.iter().map(|byte| {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        open
+    });
+    depths.max().unwrap_or(0)
+}
+
 fn yaml_to_json(yaml: &[u8]) -> Result<Bytes, Error> {
+    if depth(yaml) > DEEPEST {
+        return Err(Error::BadRequest(format!(
+            "error converting YAML to JSON: yaml: exceeded max depth of {DEEPEST}"
+        )));
+    }
     let value: Result<serde_yaml_ng::Value, _> = serde_yaml_ng::from_slice(yaml);
     let json = value
         .map_err(|error| error.to_string())
@@ -237,6 +260,28 @@ mod tests {
             Ok(r#"{"data":{"80":"web","k":[1,"2",null]}}"#.into())
         );
         assert!(read("a: [").is_err());
+    }
+
+    #[test]
+    fn yaml_that_would_keep_the_server_busy_is_refused() {
+        let refused = |yaml: String| match yaml_to_json(yaml.as_bytes()) {
+            Err(Error::BadRequest(message)) => message,
+            other => panic!("{other:?}"),
+        };
+        let brackets = |count: usize| format!("a: {}{}", "[".repeat(count), "]".repeat(count));
+        let message = "error converting YAML to JSON: yaml: exceeded max depth of 1000";
+        assert_eq!(refused(brackets(100_000)), message);
+        assert!(refused(brackets(900)).contains("recursion limit"));
+        assert!(yaml_to_json(brackets(90).as_bytes()).is_ok());
+        // Each line stands for nine of the line before it.
+        let aliases = |level: usize| {
+            format!(
+                "a{level}: &a{level} [{}]\n",
+                vec![format!("*a{}", level - 1); 9].join(", ")
+            )
+        };
+        let bomb = "a0: &a0 [x]\n".to_owned() + &(1..20).map(aliases).collect::<String>();
+        assert!(refused(bomb).contains("repetition limit"));
     }
 
     #[test]
