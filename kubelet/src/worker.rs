@@ -3,23 +3,25 @@
 //! Everything that happens comes in as a `Notice` or as a new [`Wanted`]; after each the worker plans afresh and writes
 //! the status if it has changed. What takes time runs beside it and reports back.
 
+mod notes;
+mod recollect;
+
 use crate::Kubelet;
 use crate::handler::Target;
-use crate::plan::{self, Action, Plan, is_sidecar, plan};
-use crate::probe::{self, Kind, Outcome};
+use crate::plan::{self, Action, Plan, plan};
+use crate::probe::{Kind, Outcome};
 use crate::process::Container as Process;
-use crate::record::{PodRecord, Record, State, terminated};
+use crate::record::{PodRecord, State};
 use crate::shim::protocol::Exit;
 use crate::start::{Failure, Running, Start};
-use crate::status::{self, back_off_message, go_duration, status, will_restart};
+use crate::status::{self, go_duration, status};
 use crate::stop::Stop;
 use crate::volume::{NotReady, Ready, Volumes};
 use events::EventType;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -106,7 +108,7 @@ pub async fn run(kubelet: Arc<Kubelet>, wanted: watch::Receiver<Wanted>, shutdow
     let (notices, mut received) = mpsc::unbounded_channel();
     let pod = wanted.borrow().pod.clone();
     let mut worker = Worker {
-        record: recollect(&pod, kubelet.now()),
+        record: recollect::recollect(&pod, kubelet.now()),
         told: pod.status.clone(),
         told_version: version(&pod),
         quiet_until: None,
@@ -159,71 +161,6 @@ pub async fn run(kubelet: Arc<Kubelet>, wanted: watch::Receiver<Wanted>, shutdow
 /// The version of an object; versions can be compared.
 fn version(pod: &Pod) -> Option<u64> {
     pod.metadata.resource_version.as_ref()?.parse().ok()
-}
-
-/// What can be known of a pod that an earlier kubelet ran: its restart counts, and that none of its processes is left.
-fn recollect(pod: &Pod, now: Timestamp) -> PodRecord {
-    let status = pod.status.as_ref();
-    let mut record = PodRecord {
-        start_time: Some(status.and_then(|s| s.start_time.as_ref()).map_or(now, |t| t.0)),
-        ..PodRecord::default()
-    };
-    let statuses = status.iter().flat_map(|s| {
-        s.container_statuses
-            .iter()
-            .flatten()
-            .chain(s.init_container_statuses.iter().flatten())
-    });
-    for known in statuses {
-        let state = known.state.as_ref();
-        let was = state.and_then(|s| s.terminated.clone());
-        let last = known.last_state.as_ref().and_then(|s| s.terminated.clone());
-        if known.container_id.is_none() && was.is_none() && last.is_none() {
-            continue;
-        }
-        let backing_off = state.is_some_and(|s| s.waiting.is_some());
-        let vanished = || ContainerStateTerminated {
-            exit_code: 137,
-            reason: Some("ContainerStatusUnknown".into()),
-            message: Some("The container could not be located when petset was started again".into()),
-            container_id: known.container_id.clone(),
-            ..ContainerStateTerminated::default()
-        };
-        let ended = was
-            .or_else(|| last.clone().filter(|_| backing_off))
-            .unwrap_or_else(vanished);
-        let before = last.filter(|l| *l != ended);
-        let memory = Record {
-            state: State::Ended(ended),
-            last: before,
-            restarts: known.restart_count,
-            id: known.container_id.clone(),
-            image_id: known.image_id.clone(),
-            ..Record::default()
-        };
-        record.containers.insert(known.name.clone(), memory);
-    }
-    if !plan::is_terminal(pod) && pod.metadata.deletion_timestamp.is_none() {
-        run_init_containers_again(pod, &mut record);
-    }
-    record
-}
-
-/// What init containers set up may be gone with the processes: as after upstream's loss of a sandbox they run again,
-/// unless nothing of the pod is ever to be restarted.
-fn run_init_containers_again(pod: &Pod, record: &mut PodRecord) {
-    let Some(spec) = &pod.spec else { return };
-    if plan::restart_policy(spec) == "Never" {
-        return;
-    }
-    let init = spec.init_containers.iter().flatten();
-    for container in init.filter(|c| !is_sidecar(c)) {
-        if let Some(known) = record.containers.get_mut(&container.name)
-            && let State::Ended(ended) = std::mem::take(&mut known.state)
-        {
-            known.last = Some(ended);
-        }
-    }
 }
 
 impl Worker {
@@ -379,280 +316,6 @@ impl Worker {
             grace,
         };
         self.tasks.spawn(stop.run());
-    }
-
-    fn note(&mut self, notice: Notice) {
-        let pod = self.pod();
-        match notice {
-            Notice::Volumes(result) => self.note_volumes(&pod, result),
-            Notice::Started { container, result } => match result {
-                Ok(running) => self.note_started(&pod, &container, running),
-                Err(failure) => self.note_failure(&pod, &container, failure),
-            },
-            Notice::Ended { container, exit } => {
-                let message = self.termination_message(&pod, &container, exit);
-                self.note_ended(&pod, &container, terminated(exit, message));
-            }
-            Notice::Probed {
-                container,
-                kind,
-                outcome,
-            } => self.note_probe(&pod, &container, kind, outcome),
-            Notice::Told(status, result) => self.note_told(&pod, *status, result),
-        }
-    }
-
-    fn note_volumes(&mut self, pod: &Arc<Pod>, result: Result<BTreeMap<String, Ready>, NotReady>) {
-        match result {
-            Ok(volumes) => {
-                self.volumes = volumes;
-                self.retry = FIRST_RETRY;
-                self.record.prepared = self.record.address.is_some();
-                self.preparing = false;
-            }
-            // A refresh that fails leaves the files as they are.
-            Err(_) if self.record.prepared => {}
-            Err(not_ready) => {
-                if !not_ready.waiting && self.mount_failure.as_ref() != Some(&not_ready) {
-                    let message = not_ready.event_message();
-                    self.mount_failure = Some(not_ready);
-                    self.kubelet
-                        .events
-                        .tell(pod, None, EventType::Warning, "FailedMount", message);
-                }
-                let pause = self.retry;
-                self.retry = (self.retry * 2).min(LAST_RETRY);
-                self.make_volumes(pod, pause);
-            }
-        }
-    }
-
-    fn note_started(&mut self, pod: &Arc<Pod>, name: &str, running: Running) {
-        let Some(container) = self.container(pod, name) else {
-            return;
-        };
-        let now = self.kubelet.now();
-        let id = format!("petset://{}-{name}-{}", running.process.pid, now.as_millisecond());
-        let record = self.record.containers.entry(name.to_owned()).or_default();
-        record.image_id = running.image.what;
-        record.started(
-            id,
-            now,
-            container.startup_probe.is_none(),
-            container.readiness_probe.is_none(),
-        );
-        let (tell, process, of) = (self.notices.clone(), running.process.clone(), name.to_owned());
-        self.tasks.spawn(async move {
-            let exit = process.exited().await;
-            process.gone().await;
-            let _ = tell.send(Notice::Ended { container: of, exit });
-        });
-        self.live.insert(
-            name.to_owned(),
-            Live {
-                process: running.process,
-                probes: Vec::new(),
-            },
-        );
-        if container.startup_probe.is_some() {
-            self.watch_probe(pod, &container, Kind::Startup);
-        } else {
-            self.watch_after_startup(pod, &container);
-        }
-    }
-
-    fn watch_after_startup(&mut self, pod: &Arc<Pod>, container: &Container) {
-        self.watch_probe(pod, container, Kind::Readiness);
-        self.watch_probe(pod, container, Kind::Liveness);
-    }
-
-    fn watch_probe(&mut self, pod: &Arc<Pod>, container: &Container, kind: Kind) {
-        let Some(live) = self.live.get_mut(&container.name) else {
-            return;
-        };
-        if kind.of(container).is_none() {
-            return;
-        }
-        let target = Target {
-            process: live.process.clone(),
-            address: self.record.address,
-        };
-        let (sender, mut outcomes) = mpsc::unbounded_channel();
-        let probing = probe::run(kind, Pod::clone(pod), container.clone(), target, sender);
-        let (tell, name) = (self.notices.clone(), container.name.clone());
-        let task = self.tasks.spawn(async move {
-            let forward = async {
-                while let Some((kind, outcome)) = outcomes.recv().await {
-                    let _ = tell.send(Notice::Probed {
-                        container: name.clone(),
-                        kind,
-                        outcome,
-                    });
-                }
-            };
-            tokio::join!(probing, forward);
-        });
-        live.probes.push(task);
-    }
-
-    fn note_probe(&mut self, pod: &Arc<Pod>, name: &str, kind: Kind, outcome: Outcome) {
-        let deleting = pod.metadata.deletion_timestamp.is_some();
-        let Some(container) = self.container(pod, name) else {
-            return;
-        };
-        let Some(record) = self.record.containers.get_mut(name) else {
-            return;
-        };
-        let State::Running {
-            started,
-            ready,
-            stopping,
-            ..
-        } = &mut record.state
-        else {
-            return;
-        };
-        match (kind, outcome) {
-            // While the pod is deleted only readiness counts.
-            (Kind::Startup | Kind::Liveness, _) if deleting || *stopping => {}
-            (_, Outcome::TryFailed(message)) => {
-                let message = format!("{} probe failed: {message}", kind.title());
-                self.kubelet
-                    .events
-                    .tell(pod, Some(name), EventType::Warning, "Unhealthy", message);
-            }
-            (Kind::Readiness, Outcome::Changed(now_ready)) => *ready = now_ready,
-            (Kind::Startup, Outcome::Changed(true)) => {
-                *started = true;
-                if let Some(live) = self.live.get_mut(name) {
-                    live.probes.drain(..).for_each(|task| task.abort());
-                }
-                self.watch_after_startup(pod, &container);
-            }
-            (Kind::Liveness, Outcome::Changed(true)) => {}
-            (Kind::Startup | Kind::Liveness, Outcome::Changed(false)) => {
-                let title = kind.title().to_lowercase();
-                let message = format!("Container {name} failed {title} probe, will be restarted");
-                let grace = kind
-                    .of(&container)
-                    .and_then(|p| p.termination_grace_period_seconds);
-                self.stop(pod, name, message, grace);
-            }
-        }
-    }
-
-    fn note_failure(&mut self, pod: &Arc<Pod>, name: &str, failure: Failure) {
-        let now = self.kubelet.now();
-        let tell = |reason: &'static str, message: String| {
-            self.kubelet
-                .events
-                .tell(pod, Some(name), EventType::Warning, reason, message);
-        };
-        let (reason, message) = match failure {
-            Failure::Start(message) => {
-                tell("Failed", format!("Error: {message}"));
-                let ended = ContainerStateTerminated {
-                    exit_code: 128,
-                    reason: Some("StartError".into()),
-                    message: Some(message),
-                    ..ContainerStateTerminated::default()
-                };
-                self.note_ended(pod, name, ended);
-                return;
-            }
-            Failure::Hook(message) => {
-                let ended = terminated(
-                    Exit {
-                        code: 137,
-                        signal: Some(9),
-                    },
-                    Some(message),
-                );
-                self.note_ended(pod, name, ended);
-                return;
-            }
-            Failure::Image(message) => {
-                let image = self
-                    .container(pod, name)
-                    .and_then(|c| c.image)
-                    .unwrap_or_default();
-                tell("Failed", format!("Failed to pull image {image:?}: {message}"));
-                let known = self.record.containers.get(name).map(Record::settled);
-                if !matches!(known, Some(State::Waiting { .. })) {
-                    tell("Failed", "Error: ErrImagePull".into());
-                    ("ErrImagePull", message)
-                } else {
-                    tell("BackOff", format!("Back-off pulling image {image:?}"));
-                    tell("Failed", "Error: ImagePullBackOff".into());
-                    let message = format!("Back-off pulling image {image:?}: ErrImagePull: {message}");
-                    ("ImagePullBackOff", message)
-                }
-            }
-            Failure::Config(message) => {
-                // Said once: the next tries come soon.
-                let known = self.record.containers.get(name).map(Record::settled);
-                let said =
-                    matches!(known, Some(State::Waiting { message: before, .. }) if *before == message);
-                if !said {
-                    tell("Failed", format!("Error: {message}"));
-                }
-                ("CreateContainerConfigError", message)
-            }
-        };
-        // What is missing may come any moment, unlike a program that keeps ending.
-        let mut back_off = self.kubelet.options.back_off;
-        if reason == "CreateContainerConfigError" {
-            back_off.max = back_off.max.min(CONFIG_RETRY);
-        }
-        let record = self.record.containers.entry(name.to_owned()).or_default();
-        record.wait(reason, message, now, back_off);
-    }
-
-    fn note_ended(&mut self, pod: &Arc<Pod>, name: &str, ended: ContainerStateTerminated) {
-        if let Some(live) = self.live.remove(name) {
-            live.probes.iter().for_each(AbortHandle::abort);
-        }
-        let back_off = self.kubelet.options.back_off;
-        let now = self.kubelet.now();
-        let record = self.record.containers.entry(name.to_owned()).or_default();
-        let exit_code = ended.exit_code;
-        record.ended(ended, now, back_off);
-        let delay = record.delay;
-        let Some(container) = self.container(pod, name) else {
-            return;
-        };
-        let deleting = pod.metadata.deletion_timestamp.is_some();
-        if delay > SignedDuration::ZERO && !deleting && will_restart(pod, &container, exit_code) {
-            let part = |text: &Option<String>| text.clone().unwrap_or_default();
-            let message = format!(
-                "Back-off restarting failed container {name} in pod {}_{}({})",
-                part(&pod.metadata.name),
-                part(&pod.metadata.namespace),
-                part(&pod.metadata.uid)
-            );
-            tracing::debug!(message = back_off_message(pod, &container, delay));
-            self.kubelet
-                .events
-                .tell(pod, Some(name), EventType::Warning, "BackOff", message);
-        }
-    }
-
-    /// What the container left in its termination log, or the end of its log if it asks for that (4 KiB; 2 KiB or
-    /// 80 lines).
-    fn termination_message(&self, pod: &Pod, name: &str, exit: Exit) -> Option<String> {
-        let container = self.container(pod, name)?;
-        let directory = self.kubelet.pod_directory(pod).join("containers").join(name);
-        let text = std::fs::read(directory.join("termination-log")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text[..text.len().min(4096)]).into_owned();
-        if !text.is_empty() {
-            return Some(text);
-        }
-        let falls_back = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
-        if exit.code == 0 || !falls_back {
-            return None;
-        }
-        let instance = self.record.containers.get(name).map_or(0, |r| r.restarts);
-        tail_of_log(&directory, instance)
     }
 
     /// Tell the API what has changed, beside everything else and one write after the other. True: it knows all.
@@ -812,20 +475,4 @@ impl Worker {
             }
         }
     }
-}
-
-fn tail_of_log(directory: &Path, instance: i32) -> Option<String> {
-    let text = std::fs::read_to_string(directory.join(format!("{instance}.log"))).ok()?;
-    let lines: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.splitn(4, ' ').nth(3))
-        .collect();
-    let mut tail = lines[lines.len().saturating_sub(80)..].join("\n");
-    if tail.len() > 2048 {
-        let from = (tail.len() - 2048..tail.len())
-            .find(|n| tail.is_char_boundary(*n))
-            .unwrap_or(tail.len());
-        tail.drain(..from);
-    }
-    Some(tail).filter(|t| !t.is_empty())
 }

@@ -1,0 +1,310 @@
+//! What happened beside the worker, written into its record: volumes, starts, probes, ends.
+
+use super::{CONFIG_RETRY, FIRST_RETRY, LAST_RETRY, Live, Notice, Worker};
+use crate::handler::Target;
+use crate::probe::{self, Kind, Outcome};
+use crate::record::{Record, State, terminated};
+use crate::shim::protocol::Exit;
+use crate::start::{Failure, Running};
+use crate::status::{back_off_message, will_restart};
+use crate::volume::{NotReady, Ready};
+use events::EventType;
+use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, Pod};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+impl Worker {
+    pub(super) fn note(&mut self, notice: Notice) {
+        let pod = self.pod();
+        match notice {
+            Notice::Volumes(result) => self.note_volumes(&pod, result),
+            Notice::Started { container, result } => match result {
+                Ok(running) => self.note_started(&pod, &container, running),
+                Err(failure) => self.note_failure(&pod, &container, failure),
+            },
+            Notice::Ended { container, exit } => {
+                let message = self.termination_message(&pod, &container, exit);
+                self.note_ended(&pod, &container, terminated(exit, message));
+            }
+            Notice::Probed {
+                container,
+                kind,
+                outcome,
+            } => self.note_probe(&pod, &container, kind, outcome),
+            Notice::Told(status, result) => self.note_told(&pod, *status, result),
+        }
+    }
+
+    fn note_volumes(&mut self, pod: &Arc<Pod>, result: Result<BTreeMap<String, Ready>, NotReady>) {
+        match result {
+            Ok(volumes) => {
+                self.volumes = volumes;
+                self.retry = FIRST_RETRY;
+                self.record.prepared = self.record.address.is_some();
+                self.preparing = false;
+            }
+            // A refresh that fails leaves the files as they are.
+            Err(_) if self.record.prepared => {}
+            Err(not_ready) => {
+                if !not_ready.waiting && self.mount_failure.as_ref() != Some(&not_ready) {
+                    let message = not_ready.event_message();
+                    self.mount_failure = Some(not_ready);
+                    self.kubelet
+                        .events
+                        .tell(pod, None, EventType::Warning, "FailedMount", message);
+                }
+                let pause = self.retry;
+                self.retry = (self.retry * 2).min(LAST_RETRY);
+                self.make_volumes(pod, pause);
+            }
+        }
+    }
+
+    fn note_started(&mut self, pod: &Arc<Pod>, name: &str, running: Running) {
+        let Some(container) = self.container(pod, name) else {
+            return;
+        };
+        let now = self.kubelet.now();
+        let id = format!("petset://{}-{name}-{}", running.process.pid, now.as_millisecond());
+        let record = self.record.containers.entry(name.to_owned()).or_default();
+        record.image_id = running.image.what;
+        record.started(
+            id,
+            now,
+            container.startup_probe.is_none(),
+            container.readiness_probe.is_none(),
+        );
+        let (tell, process, of) = (self.notices.clone(), running.process.clone(), name.to_owned());
+        self.tasks.spawn(async move {
+            let exit = process.exited().await;
+            process.gone().await;
+            let _ = tell.send(Notice::Ended { container: of, exit });
+        });
+        self.live.insert(
+            name.to_owned(),
+            Live {
+                process: running.process,
+                probes: Vec::new(),
+            },
+        );
+        if container.startup_probe.is_some() {
+            self.watch_probe(pod, &container, Kind::Startup);
+        } else {
+            self.watch_after_startup(pod, &container);
+        }
+    }
+
+    fn watch_after_startup(&mut self, pod: &Arc<Pod>, container: &Container) {
+        self.watch_probe(pod, container, Kind::Readiness);
+        self.watch_probe(pod, container, Kind::Liveness);
+    }
+
+    fn watch_probe(&mut self, pod: &Arc<Pod>, container: &Container, kind: Kind) {
+        let Some(live) = self.live.get_mut(&container.name) else {
+            return;
+        };
+        if kind.of(container).is_none() {
+            return;
+        }
+        let target = Target {
+            process: live.process.clone(),
+            address: self.record.address,
+        };
+        let (sender, mut outcomes) = mpsc::unbounded_channel();
+        let probing = probe::run(kind, Pod::clone(pod), container.clone(), target, sender);
+        let (tell, name) = (self.notices.clone(), container.name.clone());
+        let task = self.tasks.spawn(async move {
+            let forward = async {
+                while let Some((kind, outcome)) = outcomes.recv().await {
+                    let _ = tell.send(Notice::Probed {
+                        container: name.clone(),
+                        kind,
+                        outcome,
+                    });
+                }
+            };
+            tokio::join!(probing, forward);
+        });
+        live.probes.push(task);
+    }
+
+    fn note_probe(&mut self, pod: &Arc<Pod>, name: &str, kind: Kind, outcome: Outcome) {
+        let deleting = pod.metadata.deletion_timestamp.is_some();
+        let Some(container) = self.container(pod, name) else {
+            return;
+        };
+        let Some(record) = self.record.containers.get_mut(name) else {
+            return;
+        };
+        let State::Running {
+            started,
+            ready,
+            stopping,
+            ..
+        } = &mut record.state
+        else {
+            return;
+        };
+        match (kind, outcome) {
+            // While the pod is deleted only readiness counts.
+            (Kind::Startup | Kind::Liveness, _) if deleting || *stopping => {}
+            (_, Outcome::TryFailed(message)) => {
+                let message = format!("{} probe failed: {message}", kind.title());
+                self.kubelet
+                    .events
+                    .tell(pod, Some(name), EventType::Warning, "Unhealthy", message);
+            }
+            (Kind::Readiness, Outcome::Changed(now_ready)) => *ready = now_ready,
+            (Kind::Startup, Outcome::Changed(true)) => {
+                *started = true;
+                if let Some(live) = self.live.get_mut(name) {
+                    live.probes.drain(..).for_each(|task| task.abort());
+                }
+                self.watch_after_startup(pod, &container);
+            }
+            (Kind::Liveness, Outcome::Changed(true)) => {}
+            (Kind::Startup | Kind::Liveness, Outcome::Changed(false)) => {
+                let title = kind.title().to_lowercase();
+                let message = format!("Container {name} failed {title} probe, will be restarted");
+                let grace = kind
+                    .of(&container)
+                    .and_then(|p| p.termination_grace_period_seconds);
+                self.stop(pod, name, message, grace);
+            }
+        }
+    }
+
+    fn note_failure(&mut self, pod: &Arc<Pod>, name: &str, failure: Failure) {
+        let now = self.kubelet.now();
+        let tell = |reason: &'static str, message: String| {
+            self.kubelet
+                .events
+                .tell(pod, Some(name), EventType::Warning, reason, message);
+        };
+        let (reason, message) = match failure {
+            Failure::Start(message) => {
+                tell("Failed", format!("Error: {message}"));
+                let ended = ContainerStateTerminated {
+                    exit_code: 128,
+                    reason: Some("StartError".into()),
+                    message: Some(message),
+                    ..ContainerStateTerminated::default()
+                };
+                self.note_ended(pod, name, ended);
+                return;
+            }
+            Failure::Hook(message) => {
+                let ended = terminated(
+                    Exit {
+                        code: 137,
+                        signal: Some(9),
+                    },
+                    Some(message),
+                );
+                self.note_ended(pod, name, ended);
+                return;
+            }
+            Failure::Image(message) => {
+                let image = self
+                    .container(pod, name)
+                    .and_then(|c| c.image)
+                    .unwrap_or_default();
+                tell("Failed", format!("Failed to pull image {image:?}: {message}"));
+                let known = self.record.containers.get(name).map(Record::settled);
+                if !matches!(known, Some(State::Waiting { .. })) {
+                    tell("Failed", "Error: ErrImagePull".into());
+                    ("ErrImagePull", message)
+                } else {
+                    tell("BackOff", format!("Back-off pulling image {image:?}"));
+                    tell("Failed", "Error: ImagePullBackOff".into());
+                    let message = format!("Back-off pulling image {image:?}: ErrImagePull: {message}");
+                    ("ImagePullBackOff", message)
+                }
+            }
+            Failure::Config(message) => {
+                // Said once: the next tries come soon.
+                let known = self.record.containers.get(name).map(Record::settled);
+                let said =
+                    matches!(known, Some(State::Waiting { message: before, .. }) if *before == message);
+                if !said {
+                    tell("Failed", format!("Error: {message}"));
+                }
+                ("CreateContainerConfigError", message)
+            }
+        };
+        // What is missing may come any moment, unlike a program that keeps ending.
+        let mut back_off = self.kubelet.options.back_off;
+        if reason == "CreateContainerConfigError" {
+            back_off.max = back_off.max.min(CONFIG_RETRY);
+        }
+        let record = self.record.containers.entry(name.to_owned()).or_default();
+        record.wait(reason, message, now, back_off);
+    }
+
+    fn note_ended(&mut self, pod: &Arc<Pod>, name: &str, ended: ContainerStateTerminated) {
+        if let Some(live) = self.live.remove(name) {
+            live.probes.iter().for_each(AbortHandle::abort);
+        }
+        let back_off = self.kubelet.options.back_off;
+        let now = self.kubelet.now();
+        let record = self.record.containers.entry(name.to_owned()).or_default();
+        let exit_code = ended.exit_code;
+        record.ended(ended, now, back_off);
+        let delay = record.delay;
+        let Some(container) = self.container(pod, name) else {
+            return;
+        };
+        let deleting = pod.metadata.deletion_timestamp.is_some();
+        if delay > SignedDuration::ZERO && !deleting && will_restart(pod, &container, exit_code) {
+            let part = |text: &Option<String>| text.clone().unwrap_or_default();
+            let message = format!(
+                "Back-off restarting failed container {name} in pod {}_{}({})",
+                part(&pod.metadata.name),
+                part(&pod.metadata.namespace),
+                part(&pod.metadata.uid)
+            );
+            tracing::debug!(message = back_off_message(pod, &container, delay));
+            self.kubelet
+                .events
+                .tell(pod, Some(name), EventType::Warning, "BackOff", message);
+        }
+    }
+
+    /// What the container left in its termination log, or the end of its log if it asks for that (4 KiB; 2 KiB or
+    /// 80 lines).
+    fn termination_message(&self, pod: &Pod, name: &str, exit: Exit) -> Option<String> {
+        let container = self.container(pod, name)?;
+        let directory = self.kubelet.pod_directory(pod).join("containers").join(name);
+        let text = std::fs::read(directory.join("termination-log")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text[..text.len().min(4096)]).into_owned();
+        if !text.is_empty() {
+            return Some(text);
+        }
+        let falls_back = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
+        if exit.code == 0 || !falls_back {
+            return None;
+        }
+        let instance = self.record.containers.get(name).map_or(0, |r| r.restarts);
+        tail_of_log(&directory, instance)
+    }
+}
+
+fn tail_of_log(directory: &Path, instance: i32) -> Option<String> {
+    let text = std::fs::read_to_string(directory.join(format!("{instance}.log"))).ok()?;
+    let lines: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.splitn(4, ' ').nth(3))
+        .collect();
+    let mut tail = lines[lines.len().saturating_sub(80)..].join("\n");
+    if tail.len() > 2048 {
+        let from = (tail.len() - 2048..tail.len())
+            .find(|n| tail.is_char_boundary(*n))
+            .unwrap_or(tail.len());
+        tail.drain(..from);
+    }
+    Some(tail).filter(|t| !t.is_empty())
+}

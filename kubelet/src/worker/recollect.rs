@@ -1,0 +1,71 @@
+//! What can be known of a pod that an earlier kubelet ran.
+
+use crate::plan::{self, is_sidecar};
+use crate::record::{PodRecord, Record, State};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
+
+/// What can be known of a pod that an earlier kubelet ran: its restart counts, and that none of its processes is left.
+pub(super) fn recollect(pod: &Pod, now: Timestamp) -> PodRecord {
+    let status = pod.status.as_ref();
+    let mut record = PodRecord {
+        start_time: Some(status.and_then(|s| s.start_time.as_ref()).map_or(now, |t| t.0)),
+        ..PodRecord::default()
+    };
+    let statuses = status.iter().flat_map(|s| {
+        s.container_statuses
+            .iter()
+            .flatten()
+            .chain(s.init_container_statuses.iter().flatten())
+    });
+    for known in statuses {
+        let state = known.state.as_ref();
+        let was = state.and_then(|s| s.terminated.clone());
+        let last = known.last_state.as_ref().and_then(|s| s.terminated.clone());
+        if known.container_id.is_none() && was.is_none() && last.is_none() {
+            continue;
+        }
+        let backing_off = state.is_some_and(|s| s.waiting.is_some());
+        let vanished = || ContainerStateTerminated {
+            exit_code: 137,
+            reason: Some("ContainerStatusUnknown".into()),
+            message: Some("The container could not be located when petset was started again".into()),
+            container_id: known.container_id.clone(),
+            ..ContainerStateTerminated::default()
+        };
+        let ended = was
+            .or_else(|| last.clone().filter(|_| backing_off))
+            .unwrap_or_else(vanished);
+        let before = last.filter(|l| *l != ended);
+        let memory = Record {
+            state: State::Ended(ended),
+            last: before,
+            restarts: known.restart_count,
+            id: known.container_id.clone(),
+            image_id: known.image_id.clone(),
+            ..Record::default()
+        };
+        record.containers.insert(known.name.clone(), memory);
+    }
+    if !plan::is_terminal(pod) && pod.metadata.deletion_timestamp.is_none() {
+        run_init_containers_again(pod, &mut record);
+    }
+    record
+}
+
+/// What init containers set up may be gone with the processes: as after upstream's loss of a sandbox they run again,
+/// unless nothing of the pod is ever to be restarted.
+fn run_init_containers_again(pod: &Pod, record: &mut PodRecord) {
+    let Some(spec) = &pod.spec else { return };
+    if plan::restart_policy(spec) == "Never" {
+        return;
+    }
+    let init = spec.init_containers.iter().flatten();
+    for container in init.filter(|c| !is_sidecar(c)) {
+        if let Some(known) = record.containers.get_mut(&container.name)
+            && let State::Ended(ended) = std::mem::take(&mut known.state)
+        {
+            known.last = Some(ended);
+        }
+    }
+}
