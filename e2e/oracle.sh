@@ -27,7 +27,7 @@ wait_for "$data.controller" '^controllers work'
 
 url=$(sed -n 's/.*"api": "\(.*\)".*/\1/p' "$data/running.json")
 python3 "$oracle/replay.py" --base "$url" --token-file "$data/pki/admin.token" --ca "$data/pki/ca.crt" "$oracle" >"$data.replay" || true
-tail -n 1 "$data.replay"
+echo "oracle: $(grep -c '^same' "$data.replay" || true) agree, $(grep -c '^differs' "$data.replay" || true) differ"
 grep -q '^same' "$data.replay" || { cat "$data.replay" "$data.api" >&2; exit 1; }
 
 sed -n 's/^differs  *\([^ ]*\).*/\1/p' "$data.replay" | sort >"$data.differ"
