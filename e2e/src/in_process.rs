@@ -6,7 +6,7 @@ use apiserver::{Options, Server};
 use axum::http::{Method, Request};
 use jiff::SignedDuration;
 use kube::Client;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -15,6 +15,9 @@ use store::MemoryStore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+
+/// The pods of the default namespace.
+pub const PODS: &str = "/api/v1/namespaces/default/pods";
 
 /// Longer than anything waits for; on a paused clock this is no time.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -84,6 +87,27 @@ impl InProcess {
     /// The time that all components go by.
     pub fn clock(&self) -> events::Clock {
         self.clock.clone()
+    }
+
+    /// Create a pod labelled `app: web` that runs and is not ready, with a name of its own under the Service `web`.
+    pub async fn add_pod(&self, name: &str, ip: &str) {
+        let pod = json!({
+            "metadata": {"name": name, "labels": {"app": "web"}},
+            "spec": {
+                "containers": [{"name": "c", "image": "nginx"}],
+                "hostname": name, "subdomain": "web", "nodeName": "node",
+            },
+        });
+        self.create(PODS, pod).await;
+        let status = json!({"status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]}});
+        self.merge(&format!("{PODS}/{name}/status"), status).await;
+    }
+
+    /// Turn a pod ready, or not ready, as its kubelet would.
+    pub async fn set_ready(&self, name: &str, ready: bool) {
+        let status = if ready { "True" } else { "False" };
+        let status = json!({"status": {"conditions": [{"type": "Ready", "status": status}]}});
+        self.merge(&format!("{PODS}/{name}/status"), status).await;
     }
 
     /// Where provisioned volumes are.

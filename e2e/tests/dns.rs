@@ -2,7 +2,7 @@
 
 use dns::zone::Live;
 use dns::{Config, Options};
-use e2e::in_process::InProcess;
+use e2e::in_process::{InProcess, PODS};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{LowerName, Name, RecordType};
 use serde_json::{Value, json};
@@ -13,7 +13,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
-const PODS: &str = "/api/v1/namespaces/default/pods";
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The names of a cluster, kept up to date until this is dropped.
@@ -88,26 +87,6 @@ async fn add_service(cluster: &InProcess, name: &str, publish_not_ready: bool) {
         .await;
 }
 
-/// A pod that runs and is not ready, with a name of its own under the Service `web`.
-async fn add_pod(cluster: &InProcess, name: &str, ip: &str) {
-    let pod = json!({
-        "metadata": {"name": name, "labels": {"app": "web"}},
-        "spec": {
-            "containers": [{"name": "c", "image": "nginx"}],
-            "hostname": name, "subdomain": "web", "nodeName": "node",
-        },
-    });
-    cluster.create(PODS, pod).await;
-    let status = json!({"status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]}});
-    cluster.merge(&format!("{PODS}/{name}/status"), status).await;
-}
-
-async fn set_ready(cluster: &InProcess, name: &str, ready: bool) {
-    let status = if ready { "True" } else { "False" };
-    let status = json!({"status": {"conditions": [{"type": "Ready", "status": status}]}});
-    cluster.merge(&format!("{PODS}/{name}/status"), status).await;
-}
-
 async fn delete(cluster: &InProcess, path: &str) {
     cluster.delete(path, json!({"gracePeriodSeconds": 0})).await;
 }
@@ -117,11 +96,11 @@ async fn a_pod_that_turns_ready_appears_and_a_deleted_one_disappears() {
     let cluster = InProcess::start().await;
     let names = Names::follow(&cluster);
     add_service(&cluster, "web", false).await;
-    add_pod(&cluster, "web-0", "127.244.0.10").await;
+    cluster.add_pod("web-0", "127.244.0.10").await;
     names.until_nobody("web-0.web").await;
 
     let before = Instant::now();
-    set_ready(&cluster, "web-0", true).await;
+    cluster.set_ready("web-0", true).await;
     names.until_addresses("web-0.web", &["127.244.0.10"]).await;
     let took = before.elapsed();
     assert!(took <= Duration::from_millis(5), "something waits: {took:?}");
@@ -141,12 +120,12 @@ async fn a_pod_that_turns_ready_appears_and_a_deleted_one_disappears() {
         )
         .await;
 
-    add_pod(&cluster, "web-1", "127.244.0.11").await;
-    set_ready(&cluster, "web-1", true).await;
+    cluster.add_pod("web-1", "127.244.0.11").await;
+    cluster.set_ready("web-1", true).await;
     names
         .until_addresses("web", &["127.244.0.10", "127.244.0.11"])
         .await;
-    set_ready(&cluster, "web-0", false).await;
+    cluster.set_ready("web-0", false).await;
     names.until_addresses("web", &["127.244.0.11"]).await;
     names.until_nobody("web-0.web").await;
 
@@ -154,8 +133,8 @@ async fn a_pod_that_turns_ready_appears_and_a_deleted_one_disappears() {
     names.until_nobody("web-1.web").await;
     names.until_nobody("web").await;
     // The same name with another address.
-    add_pod(&cluster, "web-1", "127.244.0.12").await;
-    set_ready(&cluster, "web-1", true).await;
+    cluster.add_pod("web-1", "127.244.0.12").await;
+    cluster.set_ready("web-1", true).await;
     names.until_addresses("web-1.web", &["127.244.0.12"]).await;
 
     cluster.delete(&format!("{SERVICES}/web"), Value::Null).await;
@@ -167,7 +146,7 @@ async fn a_service_may_publish_pods_before_they_are_ready() {
     let cluster = InProcess::start().await;
     add_service(&cluster, "web", true).await;
     add_service(&cluster, "also", true).await;
-    add_pod(&cluster, "web-0", "127.244.0.10").await;
+    cluster.add_pod("web-0", "127.244.0.10").await;
     let names = Names::follow(&cluster);
     // Until everything is known, nobody is told that a name does not exist.
     let (code, _) = names.ask("web", RecordType::A);

@@ -1,10 +1,9 @@
 //! EndpointSlices and Endpoints follow pods.
 
-use e2e::in_process::InProcess;
+use e2e::in_process::{InProcess, PODS};
 use serde_json::{Value, json};
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
-const PODS: &str = "/api/v1/namespaces/default/pods";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
 const ENDPOINTS: &str = "/api/v1/namespaces/default/endpoints/web";
 
@@ -14,25 +13,6 @@ async fn add_service(cluster: &InProcess) {
     cluster
         .create(SERVICES, json!({"metadata": {"name": "web"}, "spec": spec}))
         .await;
-}
-
-async fn add_pod(cluster: &InProcess, name: &str, ip: &str) {
-    let pod = json!({
-        "metadata": {"name": name, "labels": {"app": "web"}},
-        "spec": {
-            "containers": [{"name": "c", "image": "nginx"}],
-            "hostname": name, "subdomain": "web", "nodeName": "node",
-        },
-    });
-    cluster.create(PODS, pod).await;
-    let status = json!({"status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]}});
-    cluster.merge(&format!("{PODS}/{name}/status"), status).await;
-}
-
-async fn set_ready(cluster: &InProcess, name: &str, ready: bool) {
-    let status = if ready { "True" } else { "False" };
-    let status = json!({"status": {"conditions": [{"type": "Ready", "status": status}]}});
-    cluster.merge(&format!("{PODS}/{name}/status"), status).await;
 }
 
 /// Hostname and readiness of every endpoint of the only slice.
@@ -54,17 +34,17 @@ async fn endpoints_follow_readiness() {
     cluster
         .until(SLICES, |slices| endpoints(slices) == json!([]))
         .await;
-    add_pod(&cluster, "web-0", "127.1.0.1").await;
+    cluster.add_pod("web-0", "127.1.0.1").await;
     cluster
         .until(SLICES, |slices| endpoints(slices) == json!([["web-0", false]]))
         .await;
-    set_ready(&cluster, "web-0", true).await;
+    cluster.set_ready("web-0", true).await;
     let slices = cluster
         .until(SLICES, |slices| endpoints(slices) == json!([["web-0", true]]))
         .await;
     let name = slices["items"][0]["metadata"]["name"].as_str().expect("a name");
     assert_eq!((name.len(), &name[..4]), (9, "web-"));
-    add_pod(&cluster, "web-1", "127.1.0.2").await;
+    cluster.add_pod("web-1", "127.1.0.2").await;
     cluster
         .until(SLICES, |s| {
             endpoints(s) == json!([["web-0", true], ["web-1", false]])
@@ -75,7 +55,7 @@ async fn endpoints_follow_readiness() {
         .await;
     assert_eq!(legacy["subsets"][0]["addresses"][0]["ip"], "127.1.0.1");
     assert_eq!(legacy["subsets"][0]["notReadyAddresses"][0]["hostname"], "web-1");
-    set_ready(&cluster, "web-0", false).await;
+    cluster.set_ready("web-0", false).await;
     cluster
         .until(SLICES, |s| {
             endpoints(s) == json!([["web-0", false], ["web-1", false]])
@@ -95,12 +75,12 @@ async fn endpoints_follow_readiness() {
 async fn a_pod_that_turns_ready_is_an_endpoint_without_any_time_passing() {
     let cluster = InProcess::start().await;
     add_service(&cluster).await;
-    add_pod(&cluster, "web-0", "127.1.0.1").await;
+    cluster.add_pod("web-0", "127.1.0.1").await;
     cluster
         .until(SLICES, |slices| endpoints(slices) == json!([["web-0", false]]))
         .await;
     let before = tokio::time::Instant::now();
-    set_ready(&cluster, "web-0", true).await;
+    cluster.set_ready("web-0", true).await;
     cluster
         .until(SLICES, |slices| endpoints(slices) == json!([["web-0", true]]))
         .await;
@@ -115,8 +95,8 @@ async fn a_pod_that_turns_ready_is_an_endpoint_without_any_time_passing() {
 async fn what_nobody_changes_is_not_written_and_what_somebody_removes_comes_back() {
     let cluster = InProcess::start().await;
     add_service(&cluster).await;
-    add_pod(&cluster, "web-0", "127.1.0.1").await;
-    set_ready(&cluster, "web-0", true).await;
+    cluster.add_pod("web-0", "127.1.0.1").await;
+    cluster.set_ready("web-0", true).await;
     let ready = |slices: &Value| endpoints(slices) == json!([["web-0", true]]);
     let before = cluster.until(SLICES, ready).await;
     let annotated = json!({"metadata": {"annotations": {"a": "b"}}});
