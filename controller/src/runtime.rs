@@ -17,7 +17,7 @@ mod watch;
 
 pub use self::events::{Teller, Telling, tell};
 pub use queue::{Queue, work};
-pub use watch::{Cache, Moved, watch};
+pub use watch::{Cache, Moved, version_of, watch};
 
 use crate::Options;
 use ::events::Clock;

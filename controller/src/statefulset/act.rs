@@ -4,7 +4,7 @@ use super::action::{Action, Lane, Plan, Step, Verb};
 use super::event::{self, Told};
 use super::identity::owner_reference;
 use super::observed::Observed;
-use crate::runtime::{Teller, already_exists, lost_race, not_found};
+use crate::runtime::{Teller, already_exists, lost_race, not_found, version_of};
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod};
@@ -13,6 +13,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt::Debug;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Who writes, as upstream's controllers call themselves in `managedFields`.
 const FIELD_MANAGER: &str = "kube-controller-manager";
@@ -42,8 +43,32 @@ pub enum Error {
     SetDeleted,
 }
 
+/// The highest resourceVersions that writes have got, by kind.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// Of pods.
+    pub pods: AtomicU64,
+    /// Of claims.
+    pub claims: AtomicU64,
+    /// Of ControllerRevisions.
+    pub revisions: AtomicU64,
+}
+
+impl Written {
+    fn note<T: Resource<DynamicType = ()>>(&self, object: &T) {
+        let highest = match T::kind(&()).as_ref() {
+            "Pod" => &self.pods,
+            "PersistentVolumeClaim" => &self.claims,
+            "ControllerRevision" => &self.revisions,
+            _ => return,
+        };
+        highest.fetch_max(version_of(object).unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
 /// The way to act for one set.
 pub struct Actor<'a> {
+    written: &'a Written,
     client: &'a Client,
     teller: &'a Teller,
     set: &'a StatefulSet,
@@ -53,11 +78,12 @@ pub struct Actor<'a> {
 
 impl<'a> Actor<'a> {
     /// Acts for the set that was observed.
-    pub fn new(client: &'a Client, teller: &'a Teller, observed: &'a Observed) -> Self {
+    pub fn new(client: &'a Client, teller: &'a Teller, observed: &'a Observed, written: &'a Written) -> Self {
         let set = &observed.set;
         let mut regarding = set.object_ref(&());
         regarding.resource_version = set.resource_version();
         Self {
+            written,
             client,
             teller,
             set,
@@ -176,13 +202,25 @@ impl<'a> Actor<'a> {
                 self.tell_pod(Verb::Update, &name, &done);
                 done
             }
-            Action::DeletePod { name, uid } => {
-                let done = self.delete::<Pod>(&name, uid).await;
-                self.tell_pod(Verb::Delete, &name, &done);
-                done
+            Action::DeletePod { name, uid } => match self.delete::<Pod>(&name, uid).await {
+                // As good as deleted (R38).
+                Err(Error::Api { source, .. }) if not_found(&source) => Ok(()),
+                done => {
+                    self.tell_pod(Verb::Delete, &name, &done);
+                    done
+                }
+            },
+            Action::GrowClaim {
+                name,
+                resource_version,
+                storage,
+            } => {
+                let body = json!({"metadata": {"resourceVersion": resource_version},
+                    "spec": {"resources": {"requests": {"storage": storage}}}});
+                self.patch::<PersistentVolumeClaim>(&name, &body).await
             }
-            Action::TellConflict { claim } => {
-                self.tell(event::conflicting_controller(&claim));
+            Action::Tell(told) => {
+                self.tell(told);
                 Ok(())
             }
             Action::Refuse { pod, verb, message } => {
@@ -277,7 +315,7 @@ impl<'a> Actor<'a> {
     {
         let created = self.api::<T>().create(&params(), object).await;
         created
-            .map(drop)
+            .map(|object| self.written.note(&object))
             .map_err(|source| failed(&format!("create {}", object.name_any()), source))
     }
 
@@ -294,7 +332,7 @@ impl<'a> Actor<'a> {
         };
         let patched = self.api::<T>().patch(name, &params, &Patch::Merge(body)).await;
         patched
-            .map(drop)
+            .map(|object| self.written.note(&object))
             .map_err(|source| failed(&format!("change {name}"), source))
     }
 
@@ -314,7 +352,9 @@ impl<'a> Actor<'a> {
         };
         let deleted = self.api::<T>().delete(name, &params).await;
         deleted
-            .map(drop)
+            .map(|object| {
+                object.map_left(|object| self.written.note(&object));
+            })
             .map_err(|source| failed(&format!("delete {name}"), source))
     }
 

@@ -1,20 +1,23 @@
 //! What a plan is made of.
 
+use super::event::Told;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Volume};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// One write, or what is to be told instead of one.
 #[derive(Clone, Debug)]
 pub enum Action {
     /// Make a revision that has no owner the set's.
-    AdoptRevision(Box<ControllerRevision>),
+    AdoptRevision(Arc<ControllerRevision>),
     /// Make a pod the set's, or nobody's: these are its owners from now on.
     OwnPod {
         /// The pod as it was observed.
-        pod: Box<Pod>,
+        pod: Arc<Pod>,
         /// All its owners.
         owners: Vec<OwnerReference>,
         /// Whether the set takes it, which it must not any more while it is being deleted.
@@ -80,11 +83,17 @@ pub enum Action {
         /// Which one of that name.
         uid: String,
     },
-    /// Somebody else manages a claim that the retention policy is for.
-    TellConflict {
-        /// The claim.
-        claim: String,
+    /// Have a claim ask for more, as its template does by now.
+    GrowClaim {
+        /// Its name.
+        name: String,
+        /// The version that was observed.
+        resource_version: Option<String>,
+        /// How much it is to ask for.
+        storage: Quantity,
     },
+    /// Tell about the set.
+    Tell(Told),
     /// Nothing can be done now: told as the failure of what was wanted, tried again later.
     Refuse {
         /// The pod that was to be created or updated.

@@ -7,6 +7,10 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimVol
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 
+/// Set to `true` on a set, this has raised sizes in claim templates carried to the claims that there are. (Kubernetes
+/// keeps templates as they are: kubernetes issue 68737.)
+pub const RESIZE_CLAIMS: &str = "petset.dev/resize-claims";
+
 /// The claim's name for a template's name at an ordinal (R44).
 fn claim_name(template: &str, set: &str, ordinal: i32) -> String {
     format!("{template}-{set}-{ordinal}")
@@ -36,6 +40,19 @@ pub fn is_of(set: &StatefulSet, claim: &str) -> bool {
         .strip_suffix(set.name_any().as_str())
         .and_then(|rest| rest.strip_suffix('-'));
     template.is_some_and(|name| templates(set).iter().any(|template| template.name_any() == name))
+}
+
+/// The names of the sets that a claim of this name may be of: what stands between any hyphen and the ordinal's.
+pub fn possible_sets(claim: &str) -> impl Iterator<Item = &str> {
+    let parent = super::identity::parent_and_ordinal(claim).map_or("", |(parent, _)| parent);
+    parent.match_indices('-').map(|(at, _)| &parent[at + 1..])
+}
+
+/// Whether the set wants its claims to grow with their templates.
+pub fn may_grow(set: &StatefulSet) -> bool {
+    set.annotations()
+        .get(RESIZE_CLAIMS)
+        .is_some_and(|value| value == "true")
 }
 
 /// The claims of `ordinal`'s pod as they are created (R44).

@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// The label that names a pod for Services that select a single one.
 pub const POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
@@ -34,6 +35,15 @@ pub fn is_member(set: &StatefulSet, pod: &Pod) -> bool {
 /// The pod's ordinal, if it has one.
 pub fn ordinal(pod: &Pod) -> Option<i32> {
     parent_and_ordinal(&pod.name_any())?.1
+}
+
+/// The ordinals that there should be a pod for (R28).
+pub fn range(set: &StatefulSet) -> Range<i32> {
+    let spec = set.spec.as_ref();
+    let ordinals = spec.and_then(|spec| spec.ordinals.as_ref());
+    let start = ordinals.and_then(|ordinals| ordinals.start).unwrap_or(0);
+    let replicas = spec.and_then(|spec| spec.replicas).unwrap_or(1);
+    start..start.saturating_add(replicas)
 }
 
 /// The name of the set's pod at this ordinal.

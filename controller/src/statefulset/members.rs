@@ -15,15 +15,15 @@ pub fn members(observed: &Observed) -> (Vec<&Pod>, Vec<Action>) {
     let (mut members, mut owning) = (vec![], vec![]);
     for pod in &observed.pods {
         let fits = observed.selector.matches(pod.labels()) && is_member(set, pod);
-        match controller_of(pod) {
+        match controller_of(&**pod) {
             Some(owner) if Some(&owner.uid) != set.metadata.uid.as_ref() => {}
-            Some(_) if fits => members.push(pod),
+            Some(_) if fits => members.push(&**pod),
             Some(_) if is_deleted => {}
             Some(_) => {
                 let others = pod.owner_references().iter();
                 let others = others.filter(|owner| Some(&owner.uid) != set.metadata.uid.as_ref());
                 owning.push(Action::OwnPod {
-                    pod: Box::new(pod.clone()),
+                    pod: pod.clone(),
                     owners: others.cloned().collect(),
                     adopts: false,
                 });
@@ -32,11 +32,11 @@ pub fn members(observed: &Observed) -> (Vec<&Pod>, Vec<Action>) {
                 let mut owners = pod.owner_references().to_vec();
                 owners.push(owner_reference(set));
                 owning.push(Action::OwnPod {
-                    pod: Box::new(pod.clone()),
+                    pod: pod.clone(),
                     owners,
                     adopts: true,
                 });
-                members.push(pod);
+                members.push(&**pod);
             }
             None => {}
         }

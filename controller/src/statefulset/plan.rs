@@ -6,9 +6,10 @@
 
 use super::action::{Action, Lane, Plan, Step, Verb};
 use super::claims;
+use super::event;
 use super::identity::{
     available_after, identity_labels, identity_matches, is_available, is_created, is_finished, is_pending,
-    is_ready, is_terminating, is_unavailable, new_pod, ordinal, pod_name, revision_of,
+    is_ready, is_terminating, is_unavailable, new_pod, ordinal, pod_name, range, revision_of,
 };
 use super::members::members;
 use super::observed::Observed;
@@ -94,8 +95,7 @@ impl<'a> Sync<'a> {
     fn new(observed: &'a Observed, history: &'a History, members: &[&'a Pod], now: Timestamp) -> Self {
         let set = &observed.set;
         let spec = set.spec.clone().unwrap_or_default();
-        let start = start_ordinal(set);
-        let range = start..start.saturating_add(spec.replicas.unwrap_or(1));
+        let range = range(set);
         let (mut replicas, mut condemned) = (BTreeMap::new(), vec![]);
         for pod in members {
             match ordinal(pod) {
@@ -245,9 +245,7 @@ impl<'a> Sync<'a> {
             if (is_being_created || owners.is_some())
                 && claims::has_unexpected_controller(claim, self.set, pod)
             {
-                lane.push(Action::TellConflict {
-                    claim: claim.name_any(),
-                });
+                lane.push(Action::Tell(event::conflicting_controller(&claim.name_any())));
             }
             lane.extend(owners.map(|owners| Action::OwnClaim {
                 name: claim.name_any(),
@@ -386,7 +384,7 @@ impl<'a> Sync<'a> {
     }
 
     fn claim(&self, name: &str) -> Option<&PersistentVolumeClaim> {
-        self.observed.claims.get(name)
+        self.observed.claims.get(name).map(|claim| &**claim)
     }
 
     fn is_available(&self, pod: &Pod) -> bool {
@@ -405,11 +403,6 @@ fn delete(pod: &Pod) -> Action {
     }
 }
 
-fn start_ordinal(set: &StatefulSet) -> i32 {
-    let ordinals = set.spec.as_ref().and_then(|spec| spec.ordinals.as_ref());
-    ordinals.and_then(|ordinals| ordinals.start).unwrap_or(0)
-}
-
 /// Which revision a missing ordinal gets (R26).
 fn revision_for<'a>(set: &StatefulSet, history: &'a History, ordinal: i32) -> &'a Revision {
     let strategy = set
@@ -417,7 +410,7 @@ fn revision_for<'a>(set: &StatefulSet, history: &'a History, ordinal: i32) -> &'
         .as_ref()
         .and_then(|spec| spec.update_strategy.clone())
         .unwrap_or_default();
-    let index = ordinal - start_ordinal(set);
+    let index = ordinal - range(set).start;
     let current_below = match strategy.rolling_update {
         Some(rolling) => rolling.partition.unwrap_or(0),
         None if strategy.type_.as_deref() == Some("RollingUpdate") => set

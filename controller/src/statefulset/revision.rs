@@ -14,6 +14,7 @@ use kube::core::SelectorExt;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::sync::Arc;
 
 const HASH_LABEL: &str = "controller.kubernetes.io/hash";
 
@@ -43,7 +44,7 @@ pub struct History {
     /// The revision to create or to renumber.
     pub write: Option<Action>,
     /// Every listed revision, the oldest first.
-    listed: Vec<ControllerRevision>,
+    listed: Vec<Arc<ControllerRevision>>,
 }
 
 /// What a revision with this template holds: a strategic merge patch that puts the template back (R13).
@@ -68,26 +69,11 @@ fn template(data: &Value) -> Result<PodTemplateSpec, serde_json::Error> {
 /// revision that the set is coming from (R12, R15–R18).
 pub fn history(observed: &Observed) -> History {
     let set = &observed.set;
-    let mut listed = observed
-        .revisions
-        .iter()
-        .filter(|r| is_candidate(observed, r))
-        .cloned()
-        .collect::<Vec<_>>();
-    listed.sort_by_cached_key(|r| {
-        (
-            r.revision,
-            r.creation_timestamp().map(|time| time.0),
-            r.name_any(),
-        )
-    });
-
+    let listed = listed(observed);
     let adopt = listed
         .iter()
-        .filter(|r| controller_of(*r).is_none() && set.metadata.deletion_timestamp.is_none());
-    let adopt = adopt
-        .map(|r| Action::AdoptRevision(Box::new(r.clone())))
-        .collect();
+        .filter(|r| controller_of(&***r).is_none() && set.metadata.deletion_timestamp.is_none());
+    let adopt = adopt.map(|r| Action::AdoptRevision(r.clone())).collect();
 
     let wanted = go_json(&observed.data);
     let next = listed.last().map_or(1, |newest| newest.revision + 1);
@@ -96,7 +82,13 @@ pub fn history(observed: &Observed) -> History {
         .as_ref()
         .and_then(|status| status.collision_count)
         .unwrap_or(0);
-    let equal = listed.iter().rposition(|r| bytes(r) == wanted);
+    let is_same = |r: &Arc<ControllerRevision>| {
+        observed.same_template.as_ref() == r.metadata.name.as_ref() && r.metadata.name.is_some()
+    };
+    let equal = match listed.last() {
+        Some(newest) if is_same(newest) => Some(listed.len() - 1),
+        _ => listed.iter().rposition(|r| bytes(r) == wanted),
+    };
     let (name, write) = match equal {
         Some(newest) if newest + 1 == listed.len() => (listed[newest].name_any(), None),
         // A rollback: the old object gets the highest number (R16).
@@ -135,6 +127,26 @@ pub fn history(observed: &Observed) -> History {
         write,
         listed,
     }
+}
+
+/// The revisions that are the set's or nobody's, the oldest first (R12, R15).
+fn listed(observed: &Observed) -> Vec<Arc<ControllerRevision>> {
+    let candidates = observed.revisions.iter().filter(|r| is_candidate(observed, r));
+    let mut listed: Vec<_> = candidates.cloned().collect();
+    listed.sort_by_cached_key(|r| {
+        (
+            r.revision,
+            r.creation_timestamp().map(|time| time.0),
+            r.name_any(),
+        )
+    });
+    listed
+}
+
+/// The set's newest revision, if it holds other bytes than the present template's.
+pub fn newest_of_another_template(observed: &Observed) -> Option<Arc<ControllerRevision>> {
+    let newest = listed(observed).pop()?;
+    (bytes(&newest) != go_json(&observed.data)).then_some(newest)
 }
 
 /// A new revision under a name that is free, or the revision with these bytes that has the name already (R17).

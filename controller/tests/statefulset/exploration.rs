@@ -1,9 +1,9 @@
 //! Every small state that a set's pods can get into, by whatever users, processes and the controller do, and what
 //! must be true of the plan in each: upstream's monotonic invariants.
 
-use controller::statefulset::Observed;
 use controller::statefulset::action::{Action, Plan};
 use controller::statefulset::plan::plan;
+use controller::statefulset::{Observed, Surroundings};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::Pod;
@@ -11,6 +11,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 /// Ordinals 0, 1 and 2 exist; sets have up to three replicas.
 const ORDINALS: usize = 3;
@@ -58,7 +59,7 @@ struct Kind {
     revisions: Vec<ControllerRevision>,
     /// What has been built already: parsing is what takes the time.
     sets: RefCell<HashMap<State, Observed>>,
-    pods: RefCell<HashMap<(usize, SmallPod), Pod>>,
+    pods: RefCell<HashMap<(usize, SmallPod), Arc<Pod>>>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -98,7 +99,7 @@ fn kind(policy: &'static str, strategy: Value) -> Kind {
             current: 0,
             pods: [None; ORDINALS],
         };
-        let observed = Observed::new(&set(&kind, &state), vec![], vec![], vec![]).expect("a set");
+        let observed = Observed::new(&set(&kind, &state)).expect("a set");
         let plan = plan(&observed, Timestamp::UNIX_EPOCH);
         let Some(Action::CreateRevision(revision)) = plan.prepare.into_iter().flatten().flatten().next()
         else {
@@ -145,14 +146,18 @@ fn plan_for(kind: &Kind, state: &State) -> Plan {
         // The set's own revision is the newest, so that there is nothing to write about it.
         let mut revisions = kind.revisions.clone();
         revisions[state.template].revision = 3;
-        Observed::new(&set(kind, &alone), vec![], revisions, vec![]).expect("a set")
+        let around = Surroundings {
+            revisions: revisions.into_iter().map(Arc::new).collect(),
+            ..Surroundings::default()
+        };
+        Observed::new(&set(kind, &alone)).expect("a set").among(around)
     });
     let mut known = kind.pods.borrow_mut();
     let there = (0..ORDINALS).filter_map(|ordinal| Some((ordinal, state.pods[ordinal]?)));
     let pods = there.map(|(ordinal, small)| {
         known
             .entry((ordinal, small))
-            .or_insert_with(|| pod(kind, ordinal, small))
+            .or_insert_with(|| Arc::new(pod(kind, ordinal, small)))
             .clone()
     });
     observed.pods = pods.collect();

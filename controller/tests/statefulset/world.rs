@@ -1,9 +1,9 @@
 //! An API, a kubelet and a garbage collector, as far as StatefulSets see them, without any task or clock.
 
-use controller::statefulset::Observed;
 use controller::statefulset::action::{Action, Plan, Verb};
 use controller::statefulset::event::{self, Told};
 use controller::statefulset::plan::plan;
+use controller::statefulset::{Observed, Surroundings};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// How long the stand-in kubelet takes for everything.
 const KUBELET: SignedDuration = SignedDuration::from_millis(500);
@@ -99,13 +100,14 @@ impl World {
     }
 
     fn plan(&self) -> Option<Plan> {
-        let observed = Observed::new(
-            self.set.as_ref()?,
-            self.pods.values().cloned().collect(),
-            self.revisions.values().cloned().collect(),
-            self.claims.values().cloned().collect(),
-        );
-        Some(plan(&observed.expect("a readable set"), self.now))
+        let around = Surroundings {
+            pods: shared(&self.pods),
+            revisions: shared(&self.revisions),
+            claims: shared(&self.claims),
+            ..Surroundings::default()
+        };
+        let alone = Observed::new(self.set.as_ref()?).expect("a readable set");
+        Some(plan(&alone.among(around), self.now))
     }
 
     fn perform(&mut self, plan: Plan) {
@@ -207,7 +209,8 @@ impl World {
                     .push(event::about_pod(&set, Verb::Delete, &name, Ok(())));
                 self.delete_pod(&name);
             }
-            Action::TellConflict { claim } => self.events.push(event::conflicting_controller(&claim)),
+            Action::GrowClaim { name, .. } => panic!("{name} is not asked to grow"),
+            Action::Tell(told) => self.events.push(told),
             Action::Refuse { pod, verb, message } => {
                 self.events
                     .extend(verb.map(|verb| event::about_pod(&set, verb, &pod, Err(&message))));
@@ -495,4 +498,8 @@ fn default_container(container: &mut Value) {
             }
         }
     }
+}
+
+fn shared<T: Clone>(objects: &BTreeMap<String, T>) -> Vec<Arc<T>> {
+    objects.values().cloned().map(Arc::new).collect()
 }
