@@ -1,5 +1,6 @@
 //! StatefulSet: pods with a stable name, address and volume each, one after the other.
 
+mod update;
 mod validate;
 
 use super::claim_spec;
@@ -63,11 +64,16 @@ impl Kind for StatefulSet {
     }
 
     fn validate_create(&self, object: &Value) -> Vec<Invalid> {
-        validate::spec(&object["spec"], validate::Skip::default(), &Path::new("spec"))
+        let mut problems: Vec<Invalid> = validate::name(text(&object["metadata"], "name"))
+            .into_iter()
+            .collect();
+        let skip = validate::Skip::default();
+        problems.extend(validate::spec(&object["spec"], skip, &Path::new("spec")));
+        problems
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<Invalid> {
-        validate::update(&new["spec"], &old["spec"])
+        update::validate(new, old)
     }
 
     fn validate_status(&self, new: &Value, old: &Value) -> Vec<Invalid> {

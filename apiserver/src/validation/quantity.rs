@@ -89,6 +89,11 @@ impl Quantity {
         self.nanos.signum() as i32
     }
 
+    /// The quantity in billionths.
+    pub fn nanos(&self) -> i128 {
+        self.nanos
+    }
+
     /// Whether it is a whole number.
     pub fn is_whole(&self) -> bool {
         self.nanos % NANOS == 0

@@ -275,7 +275,8 @@ pub fn template(template: &Value, path: &Path) -> Vec<Invalid> {
     problems
 }
 
-fn template_metadata(template: &Value, path: &Path) -> Vec<Invalid> {
+/// Problems with the labels and annotations of a pod template.
+pub fn template_metadata(template: &Value, path: &Path) -> Vec<Invalid> {
     let meta = &template["metadata"];
     let mut problems = metadata::labels(&meta["labels"], &path.child("labels"));
     let annotations_path = path.child("annotations");

@@ -118,7 +118,7 @@ fn wrong_specs_are_refused_in_upstreams_words() {
         ),
         (
             json!({"persistentVolumeClaimRetentionPolicy": {"whenScaled": "Burn"}}),
-            "spec.persistentVolumeClaimRetentionPolicy.whenScaled: Unsupported value: \"Burn\": supported values: \"Delete\", \"Retain\"",
+            "spec.persistentVolumeClaimRetentionPolicy.whenScaled: Unsupported value: \"Burn\": supported values: \"Retain\", \"Delete\"",
         ),
         (
             json!({"volumeClaimTemplates": [{"metadata": {"name": "d"}, "spec": {"accessModes": ["ReadWriteOnce"]}}]}),

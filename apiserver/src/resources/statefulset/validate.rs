@@ -1,10 +1,10 @@
-//! Validation of StatefulSets: the spec, what may change in it, the status.
+//! Validation of StatefulSets: the name, the spec, the status.
 
 use super::super::claim_spec;
 use super::super::json::{integer, items, text};
 use super::super::pod::validate as pod;
 use crate::validation::{Invalid, Path, dns1123_label, dns1123_subdomain, go, metadata, numbers, selector};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// Parts that are not looked at on an update because they were wrong before: older servers let them in,
 /// and a set with them must stay writable.
@@ -18,6 +18,20 @@ pub struct Skip {
     pub claims: bool,
 }
 
+/// The longest name with which pods can be made: each gets the label `controller-revision-hash`, which is the set's name,
+/// a dash and a hash of up to ten characters, and a label's value has at most 63.
+const LONGEST_NAME: usize = 63 - 1 - 10;
+
+/// A name that upstream takes and with which it then cannot make a single pod (kubernetes issue 64023).
+pub fn name(name: &str) -> Option<Invalid> {
+    (name.len() > LONGEST_NAME).then(|| {
+        let detail = format!(
+            "must be no more than {LONGEST_NAME} characters: its pods are labelled controller-revision-hash with this name, a dash and a hash of up to 10 characters, and the value of a label has at most 63"
+        );
+        Invalid::malformed(Path::new("metadata").child("name"), name, detail)
+    })
+}
+
 /// Problems with a spec.
 pub fn spec(spec: &Value, skip: Skip, path: &Path) -> Vec<Invalid> {
     let mut problems = pod_management(spec, &path.child("podManagementPolicy"));
@@ -29,7 +43,7 @@ pub fn spec(spec: &Value, skip: Skip, path: &Path) -> Vec<Invalid> {
             problems.push(Invalid::not_supported(
                 retention.child(field),
                 policy,
-                &["Delete", "Retain"],
+                &["Retain", "Delete"],
             ));
         }
     }
@@ -125,15 +139,17 @@ fn max_unavailable(value: &Value, path: &Path) -> Vec<Invalid> {
         return Vec::new();
     }
     let mut problems = numbers::non_negative_int_or_percent(value, path);
-    let zero = value.as_i64() == Some(0) || numbers::percentage(value) == Some(0);
-    if zero {
+    // Text that is neither a number nor a percentage counts as 0, as in upstream's own conversion.
+    let number = value.as_str().map_or(value.as_i64(), |text| text.parse().ok());
+    if numbers::percentage(value).or(number).unwrap_or(0) == 0 {
         problems.push(Invalid::malformed(path, value.clone(), "cannot be 0"));
     }
     problems.extend(numbers::not_more_than_100_percent(value, path));
     problems
 }
 
-fn service_name(spec: &Value, path: &Path) -> Vec<Invalid> {
+/// Problems with the name of the governing Service.
+pub fn service_name(spec: &Value, path: &Path) -> Vec<Invalid> {
     match text(spec, "serviceName") {
         "" => Vec::new(),
         name => Invalid::each(path.child("serviceName"), name, dns1123_label(name)),
@@ -166,8 +182,7 @@ fn selector_and_template(spec: &Value, skip: Skip, path: &Path) -> Vec<Invalid> 
         problems.push(Invalid::malformed(at, labels.clone(), detail));
     }
     problems.extend(if skip.template {
-        let meta = &spec["template"]["metadata"];
-        metadata::labels(&meta["labels"], &template_path.child("labels"))
+        pod::template_metadata(&spec["template"], &template_path)
     } else {
         pod::template(&with_claims(spec), &template_path)
     });
@@ -176,7 +191,7 @@ fn selector_and_template(spec: &Value, skip: Skip, path: &Path) -> Vec<Invalid> 
 
 /// The template with a volume for every claim template, as its pods will have them: a claim replaces a
 /// volume of the same name.
-fn with_claims(spec: &Value) -> Value {
+pub fn with_claims(spec: &Value) -> Value {
     let mut template = spec["template"].clone();
     let names: Vec<&str> = items(spec, "volumeClaimTemplates")
         .iter()
@@ -196,7 +211,8 @@ fn with_claims(spec: &Value) -> Value {
     template
 }
 
-fn claim_templates(spec: &Value, path: &Path) -> Vec<Invalid> {
+/// Problems with the claim templates.
+pub fn claim_templates(spec: &Value, path: &Path) -> Vec<Invalid> {
     let mut problems = Vec::new();
     for (i, claim) in items(spec, "volumeClaimTemplates").iter().enumerate() {
         let path = path.child("volumeClaimTemplates").index(i);
@@ -215,47 +231,6 @@ fn claim_templates(spec: &Value, path: &Path) -> Vec<Invalid> {
         problems.extend(claim_spec::validate(&claim["spec"], &path.child("spec")));
     }
     problems
-}
-
-/// What may change in a spec (reference section 1.3); the refusal of anything else is matched by charts and
-/// operators, so its text is upstream's to the letter.
-const MUTABLE: [&str; 7] = [
-    "replicas",
-    "ordinals",
-    "template",
-    "updateStrategy",
-    "revisionHistoryLimit",
-    "persistentVolumeClaimRetentionPolicy",
-    "minReadySeconds",
-];
-
-/// Problems with a changed spec.
-pub fn update(new: &Value, old: &Value) -> Vec<Invalid> {
-    let path = Path::new("spec");
-    let skip = Skip {
-        service_name: !service_name(old, &path).is_empty(),
-        template: !pod::template(&with_claims(old), &path.child("template")).is_empty(),
-        claims: !claim_templates(old, &path).is_empty(),
-    };
-    let mut problems = spec(new, skip, &path);
-    if frozen(new) != frozen(old) {
-        let (last, others) = MUTABLE.split_last().expect("the list has items");
-        let others: Vec<String> = others.iter().map(|field| format!("'{field}'")).collect();
-        let detail = format!(
-            "updates to statefulset spec for fields other than {} and '{last}' are forbidden",
-            others.join(", ")
-        );
-        problems.push(Invalid::forbidden(path, detail));
-    }
-    problems
-}
-
-fn frozen(spec: &Value) -> Map<String, Value> {
-    let fields = spec.as_object().into_iter().flatten();
-    fields
-        .filter(|(field, value)| !MUTABLE.contains(&field.as_str()) && !value.is_null())
-        .map(|(field, value)| (field.clone(), value.clone()))
-        .collect()
 }
 
 /// Problems with a changed status: counts that contradict each other.

@@ -1,10 +1,9 @@
-//! The API as a client sees it, in-process, over a store in memory.
+//! What holds for objects of every kind, shown on ConfigMaps: writes, lists, watches, deletion.
 
-use apiserver::auth::User;
+use crate::client::Api;
 use apiserver::{Options, Server};
-use axum::Router;
 use axum::body::Body;
-use http::{Request, Response, StatusCode};
+use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -12,77 +11,9 @@ use std::time::Duration;
 use store::{MemoryStore, Store};
 use tower::ServiceExt;
 
-const MERGE: &str = "application/merge-patch+json";
-
-/// An API server with its first namespaces, and an administrator as its client.
-struct Api {
-    router: Router,
-    options: Options,
-    store: Arc<MemoryStore>,
-}
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 impl Api {
-    async fn start() -> Api {
-        let options = Options::default();
-        let store = Arc::new(MemoryStore::new());
-        let server = Server::new(store.clone(), options.clone());
-        server.bootstrap().await.expect("the store takes namespaces");
-        server.bootstrap().await.expect("and takes them once");
-        let router = apiserver::router(server).layer(axum::Extension(User::admin()));
-        Api {
-            router,
-            options,
-            store,
-        }
-    }
-
-    async fn send(
-        &self,
-        method: &str,
-        path: &str,
-        content_type: &str,
-        body: impl Into<Body>,
-    ) -> Response<Body> {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("content-type", content_type);
-        let request = request.body(body.into()).expect("a request");
-        self.router
-            .clone()
-            .oneshot(request)
-            .await
-            .expect("the router cannot fail")
-    }
-
-    async fn json(&self, method: &str, path: &str, content_type: &str, body: Value) -> (u16, Value) {
-        let body = if body.is_null() {
-            Body::empty()
-        } else {
-            Body::from(body.to_string())
-        };
-        let response = self.send(method, path, content_type, body).await;
-        let code = response.status().as_u16();
-        let bytes = response.into_body().collect().await.expect("a body").to_bytes();
-        (code, serde_json::from_slice(&bytes).expect("JSON"))
-    }
-
-    async fn get(&self, path: &str) -> (u16, Value) {
-        self.json("GET", path, "", Value::Null).await
-    }
-
-    async fn post(&self, path: &str, body: Value) -> (u16, Value) {
-        self.json("POST", path, "application/json", body).await
-    }
-
-    async fn delete(&self, path: &str, body: Value) -> (u16, Value) {
-        self.json("DELETE", path, "application/json", body).await
-    }
-
-    async fn merge(&self, path: &str, body: Value) -> (u16, Value) {
-        self.json("PATCH", path, MERGE, body).await
-    }
-
     async fn config_map(&self, name: &str, metadata: Value) -> Value {
         let mut object = json!({"metadata": metadata});
         object["metadata"]["name"] = name.into();
@@ -102,8 +33,6 @@ impl Api {
         }
     }
 }
-
-const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 /// The events of a watch.
 struct Lines {

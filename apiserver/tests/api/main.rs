@@ -1,0 +1,12 @@
+//! The API as a client sees it, in-process, over a store in memory.
+
+mod client;
+mod generic;
+mod refusal;
+mod revisions;
+mod scale;
+mod statefulset_create;
+mod statefulset_defaults;
+mod statefulset_status;
+mod statefulset_update;
+mod storage;
