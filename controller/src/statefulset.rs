@@ -6,13 +6,18 @@ mod act;
 pub mod action;
 mod cached;
 mod claims;
+mod condition;
 pub mod event;
+mod growth;
 mod identity;
 mod members;
 mod observed;
 pub mod plan;
 mod revision;
+mod rollout;
+mod service;
 mod status;
+pub mod wait;
 
 pub use observed::{Observed, Surroundings, observe};
 

@@ -1,6 +1,7 @@
 //! Doing what was planned: one API call per action, an event for what users want to know.
 
 use super::action::{Action, Lane, Plan, Step, Verb};
+use super::condition;
 use super::event::{self, Told};
 use super::identity::owner_reference;
 use super::observed::Observed;
@@ -100,6 +101,10 @@ impl<'a> Actor<'a> {
             Some(status) => self.write_status(status).await,
             None => Ok(()),
         };
+        // The status remembers what was told: what it does not say yet is told again.
+        if told.is_ok() {
+            plan.news.into_iter().for_each(|news| self.tell(news));
+        }
         let pruned = self.lane(plan.prune).await;
         done.and(told).and(pruned)
     }
@@ -217,7 +222,16 @@ impl<'a> Actor<'a> {
             } => {
                 let body = json!({"metadata": {"resourceVersion": resource_version},
                     "spec": {"resources": {"requests": {"storage": storage}}}});
-                self.patch::<PersistentVolumeClaim>(&name, &body).await
+                let done = self.patch::<PersistentVolumeClaim>(&name, &body).await;
+                let set = self.set.name_any();
+                match &done {
+                    Ok(()) => self.tell(event::about_growth(&set, &name, &storage.0, Ok(()))),
+                    Err(error) if is_lost_race(error) => {}
+                    Err(error) => {
+                        self.tell(event::about_growth(&set, &name, &storage.0, Err(&reason(error))))
+                    }
+                }
+                done
             }
             Action::Tell(told) => {
                 self.tell(told);
@@ -278,7 +292,19 @@ impl<'a> Actor<'a> {
                     if set.uid() != self.set.uid() {
                         return Ok(());
                     }
-                    set.status = Some(status.clone());
+                    // Somebody may have set a condition meanwhile.
+                    let present = set
+                        .status
+                        .and_then(|status| status.conditions)
+                        .unwrap_or_default();
+                    let own = status.conditions.iter().flatten();
+                    let own = own
+                        .filter(|own| condition::OWN.contains(&own.type_.as_str()))
+                        .cloned();
+                    set.status = Some(StatefulSetStatus {
+                        conditions: condition::merge(&present, own.collect()),
+                        ..status.clone()
+                    });
                 }
                 Err(source) => return Err(failed("write the status", source)),
             }

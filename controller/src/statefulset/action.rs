@@ -1,6 +1,7 @@
 //! What a plan is made of.
 
 use super::event::Told;
+use super::wait::Wait;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Volume};
@@ -134,6 +135,10 @@ pub struct Plan {
     pub status: Option<StatefulSetStatus>,
     /// Revisions that are not needed any more.
     pub prune: Lane,
+    /// What the set waits for, in words; told only as far as it is `news`.
+    pub waits: Vec<Wait>,
+    /// What the status did not say before and people should hear of.
+    pub news: Vec<Told>,
     /// When to look again though nothing moves: a pod becomes available by the mere passing of time (R3).
     pub wake_at: Option<Timestamp>,
 }

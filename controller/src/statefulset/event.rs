@@ -57,3 +57,28 @@ pub fn conflicting_controller(claim: &str) -> Told {
         ),
     }
 }
+
+/// A pod that blocked a rollout is replaced (`petset.dev/unblock-rollout`).
+pub fn rollout_unblocked(pod: &str, old: &str, new: &str) -> Told {
+    Told {
+        event_type: EventType::Normal,
+        reason: "RolloutUnblocked".into(),
+        message: format!("Pod {pod} of revision {old} is not Ready and is replaced by one of revision {new}"),
+    }
+}
+
+/// What became of a claim that was to grow; `Err` says why it did not.
+pub fn about_growth(set: &str, claim: &str, storage: &str, done: Result<(), &str>) -> Told {
+    match done {
+        Ok(()) => Told {
+            event_type: EventType::Normal,
+            reason: "SuccessfulUpdate".into(),
+            message: format!("Update Claim {claim} in StatefulSet {set} successful: it asks for {storage}"),
+        },
+        Err(why) => Told {
+            event_type: EventType::Warning,
+            reason: "FailedUpdate".into(),
+            message: format!("Update Claim {claim} in StatefulSet {set} to {storage} failed error: {why}"),
+        },
+    }
+}

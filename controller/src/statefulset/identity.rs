@@ -108,17 +108,35 @@ pub fn is_terminating(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some()
 }
 
+/// Its condition of this type.
+pub fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().find(|condition| condition.type_ == type_)
+}
+
 /// Its Ready condition, when it is True.
 fn ready_condition(pod: &Pod) -> Option<&PodCondition> {
-    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    conditions
-        .iter()
-        .find(|condition| condition.type_ == "Ready" && condition.status == "True")
+    condition(pod, "Ready").filter(|condition| condition.status == "True")
 }
 
 /// It runs and is Ready.
 pub fn is_ready(pod: &Pod) -> bool {
     phase(pod) == "Running" && ready_condition(pod).is_some()
+}
+
+/// It has not been Ready since it started: its Ready condition is still what it was then. (Times are in seconds; one
+/// more may have passed between start and status.)
+pub fn was_never_ready(pod: &Pod) -> bool {
+    let Some(ready) = condition(pod, "Ready") else {
+        return true;
+    };
+    let started = pod.status.as_ref().and_then(|status| status.start_time.clone());
+    let started = started.or_else(|| pod.creation_timestamp()).map(|time| time.0);
+    let since = ready.last_transition_time.as_ref().map(|time| time.0);
+    let is_as_at_start = since
+        .zip(started)
+        .is_none_or(|(since, started)| since.duration_since(started) <= SignedDuration::from_secs(1));
+    ready.status != "True" && is_as_at_start
 }
 
 /// It has been Ready for longer than `minReadySeconds`.

@@ -6,19 +6,23 @@
 
 use super::action::{Action, Lane, Plan, Step, Verb};
 use super::claims;
+use super::condition::{Outlook, conditions};
 use super::event;
+use super::growth::growth;
 use super::identity::{
     available_after, identity_labels, identity_matches, is_available, is_created, is_finished, is_pending,
-    is_ready, is_terminating, is_unavailable, new_pod, ordinal, pod_name, range, revision_of,
+    is_ready, is_terminating, is_unavailable, new_pod, ordinal, pod_name, range,
 };
 use super::members::members;
 use super::observed::Observed;
-use super::revision::{History, Revision, history};
+use super::revision::{History, history};
+use super::rollout::revision_for;
+use super::service;
 use super::status;
+use super::wait::Wait;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow::{self, Break, Continue};
@@ -27,6 +31,9 @@ use std::ops::Range;
 /// How many pods are created in one sync at most.
 const MOST_CREATED: usize = 1000;
 
+/// How many things that a parallel set waits for are told at most.
+const MOST_WAITS: usize = 10;
+
 /// Decide what to do about a set.
 pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let set = &observed.set;
@@ -34,13 +41,35 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let history = history(observed);
     let mut sync = Sync::new(observed, &history, &members, now);
     // A set that is being deleted is only counted (R47).
-    if set.metadata.deletion_timestamp.is_none() {
+    let is_kept = set.metadata.deletion_timestamp.is_none();
+    if is_kept {
         // Where it stopped does not matter: what it waits for brings the next sync.
         let _ = sync.run();
     }
+    let growth = growth(observed);
+    if is_kept {
+        sync.add_lanes(growth.actions.clone());
+    }
     let mut counts = status::count(&members, &history, sync.min_ready_seconds, now);
     counts.current -= sync.deleted_for_update;
-    let status = status::status(set, &history, counts);
+    let mut status = status::status(set, &history, counts);
+    let mut wake_at = wake_at(&members, sync.min_ready_seconds, now);
+    let mut news = vec![];
+    if is_kept {
+        let outlook = Outlook {
+            counts,
+            revision: &history.update.name,
+            left_behind: sync.left_behind(),
+            is_acting: !sync.steps.is_empty() || history.write.is_some(),
+            waits: &sync.waits,
+            service: service::trouble(observed),
+            growth: &growth,
+        };
+        let told;
+        (status.conditions, told) = conditions(set, &outlook, now);
+        news = told;
+        wake_at = wake_at.into_iter().chain(outlook.next_due(now)).min();
+    }
     let limit = set
         .spec
         .as_ref()
@@ -55,7 +84,9 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
             .collect(),
         steps: sync.steps,
         prune: history.excess(limit, &status::revisions_in_use(&members)),
-        wake_at: wake_at(&members, sync.min_ready_seconds, now),
+        waits: sync.waits,
+        news,
+        wake_at,
         status: status::is_news(set, &status).then_some(status),
     }
 }
@@ -73,22 +104,24 @@ fn wake_at(members: &[&Pod], min_ready_seconds: i32, now: Timestamp) -> Option<T
 }
 
 /// One sync, on its way. `Break` means that nothing more is to be done in it.
-struct Sync<'a> {
+pub(super) struct Sync<'a> {
     observed: &'a Observed,
-    set: &'a StatefulSet,
-    history: &'a History,
-    now: Timestamp,
-    min_ready_seconds: i32,
+    pub(super) set: &'a StatefulSet,
+    pub(super) history: &'a History,
+    pub(super) now: Timestamp,
+    pub(super) min_ready_seconds: i32,
     /// OrderedReady: one thing at a time. (Else Parallel: everything at once.)
     is_ordered: bool,
     /// The ordinals that there should be a pod for (R28).
-    range: Range<i32>,
+    pub(super) range: Range<i32>,
     /// The pods in the range.
-    replicas: BTreeMap<i32, &'a Pod>,
+    pub(super) replicas: BTreeMap<i32, &'a Pod>,
     /// Pods out of the range, the highest ordinal first.
     condemned: Vec<&'a Pod>,
     steps: Vec<Step>,
-    deleted_for_update: i32,
+    /// What was waited for on the way.
+    pub(super) waits: Vec<Wait>,
+    pub(super) deleted_for_update: i32,
 }
 
 impl<'a> Sync<'a> {
@@ -117,6 +150,7 @@ impl<'a> Sync<'a> {
             replicas,
             condemned,
             steps: vec![],
+            waits: vec![],
             deleted_for_update: 0,
         }
     }
@@ -133,8 +167,8 @@ impl<'a> Sync<'a> {
         let mut lanes = vec![];
         let mut created = 0;
         for ordinal in self.range.clone() {
-            let (lane, then) = match self.replicas.get(&ordinal) {
-                Some(pod) => self.bring_in_order(pod),
+            let (lane, then) = match self.replicas.get(&ordinal).copied() {
+                Some(pod) => self.bring_in_order(ordinal, pod),
                 None => {
                     created += 1;
                     (self.create(ordinal), Break(()))
@@ -152,15 +186,14 @@ impl<'a> Sync<'a> {
     }
 
     /// What one replica needs, and whether an ordered set may go on to the next.
-    fn bring_in_order(&self, pod: &Pod) -> (Lane, ControlFlow<()>) {
+    fn bring_in_order(&mut self, ordinal: i32, pod: &'a Pod) -> (Lane, ControlFlow<()>) {
         // Finished, well or not: it has to run again, once it is really gone (R29a).
+        if is_finished(pod) && !is_terminating(pod) {
+            return (vec![delete(pod)], Break(()));
+        }
+        let replacement = self.wait_for(ordinal, pod);
         if is_finished(pod) {
-            let lane = if is_terminating(pod) {
-                vec![]
-            } else {
-                vec![delete(pod)]
-            };
-            return (lane, Break(()));
+            return (vec![], Break(()));
         }
         let mut lane = vec![];
         let mut owners = self.own_claims(pod, false);
@@ -169,6 +202,7 @@ impl<'a> Sync<'a> {
             lane.append(&mut owners);
         }
         if self.is_ordered && (is_terminating(pod) || !is_ready(pod) || !self.is_available(pod)) {
+            lane.extend(replacement);
             return (lane, Break(()));
         }
         let storage_matches = claims::storage_matches(self.set, pod);
@@ -178,13 +212,63 @@ impl<'a> Sync<'a> {
         (lane, Continue(()))
     }
 
+    /// Say what keeps a replica from being available, and what an ordered set does not do before it is. A pod that
+    /// it would wait for in vain may be replaced instead.
+    fn wait_for(&mut self, ordinal: i32, pod: &'a Pod) -> Lane {
+        if self.is_ordered
+            && let Some(lane) = self.unblock(pod)
+        {
+            return lane;
+        }
+        // A parallel set may have many that are on their way; it does not depend on them.
+        if self.waits.len() < MOST_WAITS
+            && let Some(wait) = Wait::for_pod(pod, self.min_ready_seconds, self.now)
+        {
+            let held_up = if self.is_ordered {
+                self.held_up_by(ordinal)
+            } else {
+                None
+            };
+            self.waits.push(wait.holding_up(held_up));
+        }
+        vec![]
+    }
+
+    /// What an ordered set does next once the replica at `ordinal` is available.
+    fn held_up_by(&self, ordinal: i32) -> Option<String> {
+        let missing = (ordinal + 1..self.range.end).find(|above| !self.replicas.contains_key(above));
+        if let Some(above) = missing {
+            return Some(format!("the creation of Pod {}", pod_name(self.set, above)));
+        }
+        if let Some(pod) = self.condemned.first() {
+            return Some(format!("the removal of Pod {}", pod.name_any()));
+        }
+        (!self.outdated().is_empty()).then(|| format!("the update to revision {}", self.history.update.name))
+    }
+
     /// The claims first, then the pod, then the claims' owners (R29b).
-    fn create(&self, ordinal: i32) -> Lane {
+    fn create(&mut self, ordinal: i32) -> Lane {
         let revision = revision_for(self.set, self.history, ordinal);
         let pod = new_pod(self.set, revision, ordinal);
-        let mut claims = claims::names(self.set, ordinal).filter_map(|name| self.claim(&name));
-        if claims.any(|claim| claims::blocks_creation(self.set, claim, &pod)) {
+        let name = pod.name_any();
+        if let Some(taken) = self
+            .observed
+            .pods
+            .iter()
+            .find(|there| there.metadata.name == pod.metadata.name)
+        {
+            self.waits.push(Wait::for_name(taken, self.now));
             return vec![];
+        }
+        for claim in claims::names(self.set, ordinal) {
+            let Some(claim) = self.claim(&claim) else { continue };
+            let is_stale = claims::blocks_creation(self.set, claim, &pod);
+            if is_stale || is_going(claim) {
+                self.waits.push(Wait::for_claim(claim, &name));
+            }
+            if is_stale {
+                return vec![];
+            }
         }
         let mut lane = self.create_claims(&pod, Some(Verb::Create));
         let owners = self.own_claims(&pod, false);
@@ -207,7 +291,7 @@ impl<'a> Sync<'a> {
                     pod: pod.name_any(),
                     part_of,
                 }),
-                Some(there) if there.metadata.deletion_timestamp.is_some() => {
+                Some(there) if is_going(there) => {
                     terminating.push(format!("pvc {} is being deleted", there.name_any()));
                 }
                 Some(_) => {}
@@ -296,72 +380,42 @@ impl<'a> Sync<'a> {
         if !self.is_ordered {
             let staying = self.condemned.iter().filter(|pod| !is_terminating(pod));
             let lanes = staying.map(|pod| vec![delete(pod)]).collect();
+            let going = self.condemned.iter().filter(|pod| is_terminating(pod));
+            let going = going.filter_map(|pod| Wait::for_pod(pod, 0, self.now));
+            self.waits.extend(going.take(MOST_WAITS));
             self.add_lanes(lanes);
             return Continue(());
         }
         let Some(pod) = self.condemned.first() else {
             return Continue(());
         };
-        let is_well = is_ready(pod) && self.is_available(pod);
-        if !is_terminating(pod) && (is_well || self.is_first_unavailable(pod)) {
-            self.steps.push(vec![vec![delete(pod)]]);
+        let waiting_for = if is_terminating(pod) || self.is_available_now(pod) {
+            is_terminating(pod).then_some(*pod)
+        } else {
+            self.first_unavailable()
+                .filter(|first| first.metadata.name != pod.metadata.name)
+        };
+        match waiting_for {
+            None => self.steps.push(vec![vec![delete(pod)]]),
+            Some(first) => {
+                let next = self.condemned.iter().find(|pod| !is_terminating(pod));
+                let removal = next.map(|pod| format!("the removal of Pod {}", pod.name_any()));
+                let wait = Wait::for_pod(first, self.min_ready_seconds, self.now);
+                self.waits.extend(wait.map(|wait| wait.holding_up(removal)));
+            }
         }
         Break(())
     }
 
-    /// Whether everything below the condemned pod is available: then it may go though it is not.
-    fn is_first_unavailable(&self, pod: &Pod) -> bool {
-        let below = self
-            .condemned
-            .iter()
-            .filter(|other| ordinal(other) < ordinal(pod));
-        self.unavailable() == 0 && !below.into_iter().any(|other| self.is_unavailable(other))
-    }
-
-    /// Delete pods of an old revision, so that they come back at the new one (R33–R37).
-    ///
-    /// `maxUnavailable` pods may be unavailable at once, wherever they are. Pods of an old revision that are
-    /// unavailable already make nothing worse by being replaced, so they are, whatever the budget: a Parallel set
-    /// recovers from a bad rollout. An OrderedReady set never gets here while a pod is unavailable.
-    fn update(&mut self) -> ControlFlow<()> {
-        let strategy = self
-            .set
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.update_strategy.clone())
-            .unwrap_or_default();
-        if strategy.type_.as_deref() == Some("OnDelete") {
-            return Break(());
-        }
-        let rolling = strategy.rolling_update.unwrap_or_default();
-        // An index, not an ordinal (R33).
-        let lowest = self.range.start.saturating_add(rolling.partition.unwrap_or(0));
-        let budget = max_unavailable(rolling.max_unavailable.as_ref(), self.range.len());
-        let is_broken = |pod: &&Pod| self.is_unavailable(pod);
-        // One that has finished has been deleted above.
-        let is_outdated = |pod: &&Pod| {
-            !is_terminating(pod) && !is_finished(pod) && revision_of(pod) != self.history.update.name
-        };
-        let from_the_top = self
-            .replicas
-            .range(lowest..)
-            .rev()
-            .map(|(_, pod)| *pod)
-            .filter(is_outdated);
-        let (broken, well): (Vec<_>, Vec<_>) = from_the_top.partition(is_broken);
-        let well = well.into_iter().take(budget.saturating_sub(self.unavailable()));
-        let deletes: Vec<_> = broken
-            .into_iter()
-            .chain(well)
-            .map(|pod| vec![delete(pod)])
-            .collect();
-        self.deleted_for_update = i32::try_from(deletes.len()).unwrap_or(i32::MAX);
-        self.add_lanes(deletes);
-        Continue(())
+    /// The lowest condemned pod that is unavailable: it may go though it is, those above wait for it. (No replica is:
+    /// a condemned pod's turn comes when all of them are available.)
+    fn first_unavailable(&self) -> Option<&'a Pod> {
+        let unavailable = self.condemned.iter().rev().find(|pod| self.is_unavailable(pod));
+        unavailable.copied()
     }
 
     /// How many of the pods that there should be are unavailable, or not there at all.
-    fn unavailable(&self) -> usize {
+    pub(super) fn unavailable(&self) -> usize {
         let available = self
             .replicas
             .values()
@@ -371,7 +425,7 @@ impl<'a> Sync<'a> {
     }
 
     /// An ordered set does one after the other, a parallel one all at once.
-    fn add_lanes(&mut self, mut lanes: Vec<Lane>) {
+    pub(super) fn add_lanes(&mut self, mut lanes: Vec<Lane>) {
         lanes.retain(|lane| !lane.is_empty());
         if lanes.is_empty() {
             return;
@@ -387,84 +441,26 @@ impl<'a> Sync<'a> {
         self.observed.claims.get(name).map(|claim| &**claim)
     }
 
+    fn is_available_now(&self, pod: &Pod) -> bool {
+        is_ready(pod) && self.is_available(pod)
+    }
+
     fn is_available(&self, pod: &Pod) -> bool {
         is_available(pod, self.min_ready_seconds, self.now)
     }
 
-    fn is_unavailable(&self, pod: &Pod) -> bool {
+    pub(super) fn is_unavailable(&self, pod: &Pod) -> bool {
         is_unavailable(pod, self.min_ready_seconds, self.now)
     }
 }
 
-fn delete(pod: &Pod) -> Action {
+fn is_going(claim: &PersistentVolumeClaim) -> bool {
+    claim.metadata.deletion_timestamp.is_some()
+}
+
+pub(super) fn delete(pod: &Pod) -> Action {
     Action::DeletePod {
         name: pod.name_any(),
         uid: pod.uid().unwrap_or_default(),
-    }
-}
-
-/// Which revision a missing ordinal gets (R26).
-fn revision_for<'a>(set: &StatefulSet, history: &'a History, ordinal: i32) -> &'a Revision {
-    let strategy = set
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.update_strategy.clone())
-        .unwrap_or_default();
-    let index = ordinal - range(set).start;
-    let current_below = match strategy.rolling_update {
-        Some(rolling) => rolling.partition.unwrap_or(0),
-        None if strategy.type_.as_deref() == Some("RollingUpdate") => set
-            .status
-            .as_ref()
-            .and_then(|status| status.current_replicas)
-            .unwrap_or(0),
-        None => 0,
-    };
-    if index < current_below {
-        &history.current
-    } else {
-        &history.update
-    }
-}
-
-/// How many pods an update may make unavailable: a number, or a percentage rounded down, at least 1 (R35).
-fn max_unavailable(setting: Option<&IntOrString>, replicas: usize) -> usize {
-    let count = match setting {
-        None => 1,
-        Some(IntOrString::Int(count)) => usize::try_from(*count).unwrap_or(0),
-        Some(IntOrString::String(text)) => {
-            let percent = text
-                .strip_suffix('%')
-                .and_then(|digits| digits.parse::<usize>().ok())
-                .unwrap_or(0);
-            percent.saturating_mul(replicas) / 100
-        }
-    };
-    count.max(1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn max_unavailable_is_a_number_or_a_percentage_rounded_down_and_at_least_one() {
-        let text = |text: &str| Some(IntOrString::String(text.into()));
-        let cases = [
-            (None, 5, 1),
-            (Some(IntOrString::Int(3)), 5, 3),
-            (Some(IntOrString::Int(0)), 5, 1),
-            (text("50%"), 5, 2),
-            (text("10%"), 5, 1),
-            (text("100%"), 5, 5),
-            (text("nonsense"), 5, 1),
-        ];
-        for (setting, replicas, expected) in cases {
-            assert_eq!(
-                max_unavailable(setting.as_ref(), replicas),
-                expected,
-                "{setting:?}"
-            );
-        }
     }
 }

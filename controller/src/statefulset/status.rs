@@ -58,7 +58,7 @@ pub fn status(set: &StatefulSet, history: &History, mut counts: Counts) -> State
         current_revision: Some(current_revision.clone()),
         update_revision: Some(history.update.name.clone()),
         collision_count: Some(history.collision_count),
-        conditions: None,
+        conditions: set.status.as_ref().and_then(|status| status.conditions.clone()),
     }
 }
 
@@ -76,7 +76,7 @@ fn is_complete(set: &StatefulSet, counts: Counts) -> bool {
             .all(|count| *count == wanted)
 }
 
-/// Whether the status says anything that the set's own does not (R42).
+/// Whether the status says anything that the set's own does not (R42, and the conditions).
 pub fn is_news(set: &StatefulSet, status: &StatefulSetStatus) -> bool {
     let old = set.status.clone().unwrap_or_default();
     status.observed_generation > old.observed_generation
@@ -87,6 +87,7 @@ pub fn is_news(set: &StatefulSet, status: &StatefulSetStatus) -> bool {
         || status.updated_replicas.unwrap_or(0) != old.updated_replicas.unwrap_or(0)
         || status.current_revision != old.current_revision
         || status.update_revision != old.update_revision
+        || status.conditions != old.conditions
 }
 
 /// The names of the revisions that pods were made from.

@@ -32,6 +32,8 @@ pub struct World {
     /// The first pod as the controller sent it.
     pub first_pod: Option<Pod>,
     pub events: Vec<Told>,
+    /// What is told that Kubernetes does not tell.
+    pub news: Vec<Told>,
     /// When the kubelet is next to do something with a pod.
     due: BTreeMap<String, Timestamp>,
     written: u64,
@@ -51,6 +53,7 @@ impl World {
             created_revisions: vec![],
             first_pod: None,
             events: vec![],
+            news: vec![],
             due: BTreeMap::new(),
             written: 0,
         }
@@ -123,6 +126,7 @@ impl World {
             .try_for_each(|action| self.act(action));
         if let (Some(status), Some(set)) = (plan.status, &mut self.set) {
             set["status"] = serde_json::to_value(status).expect("a status is JSON");
+            self.news.extend(plan.news);
         }
         for action in plan.prune {
             self.act(action).expect("revisions can be deleted");
