@@ -3,12 +3,12 @@
 
 use crate::args;
 use crate::cluster::{Cluster, Components, Options, bind_dns, bind_unix, kubelet_options};
+use crate::connect;
 use crate::data::DataDir;
 use crate::nodes::SOCKET_ANNOTATION;
 use anyhow::Context;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, Patch, PatchParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -54,29 +54,10 @@ pub async fn apiserver(arguments: args::Apiserver) -> anyhow::Result<()> {
     failed.map_or(Ok(()), Err)
 }
 
-/// Where the API server is, and a client for it.
-async fn client(remote: &args::Remote) -> anyhow::Result<(kube::Client, kube::Config)> {
-    let config = match &remote.kubeconfig {
-        Some(path) => {
-            let file =
-                Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {}", path.display()))?;
-            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?
-        }
-        None => kube::Config::infer()
-            .await
-            .context("no API server is configured: say which with --kubeconfig")?,
-    };
-    let url = config.cluster_url.to_string();
-    let client = kube::Client::try_from(config.clone())?;
-    let version = client.apiserver_version().await;
-    version.with_context(|| format!("cannot reach the API server at {url}"))?;
-    Ok((client, config))
-}
-
 /// `petset controller`
 pub async fn controller(arguments: args::Controller) -> anyhow::Result<()> {
     let stop = stop_on_signal()?;
-    let (client, config) = client(&arguments.remote).await?;
+    let (client, config) = connect::remote(&arguments.remote).await?;
     let data = DataDir::open(arguments.data.data_dir.as_deref())?;
     let options = controller::Options {
         controllers: arguments.controllers,
@@ -157,7 +138,7 @@ fn host_name() -> String {
 /// `petset kubelet`
 pub async fn kubelet(arguments: args::Kubelet) -> anyhow::Result<()> {
     let stop = stop_on_signal()?;
-    let (client, config) = client(&arguments.remote).await?;
+    let (client, config) = connect::remote(&arguments.remote).await?;
     let data = DataDir::open(arguments.data.data_dir.as_deref())?;
     let _lock = data.lock_pods()?;
     let components = components(&arguments.pods, None)?;
@@ -219,7 +200,7 @@ async fn announce(
 /// `petset dns`
 pub async fn dns(arguments: args::Dns) -> anyhow::Result<()> {
     let stop = stop_on_signal()?;
-    let (client, config) = client(&arguments.remote).await?;
+    let (client, config) = connect::remote(&arguments.remote).await?;
     let (udp, tcp) = bind_dns(arguments.names.dns).await?;
     let address = udp.local_addr()?;
     let options = dns::Options {

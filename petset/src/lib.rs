@@ -4,7 +4,9 @@
 pub mod args;
 pub mod cluster;
 pub mod component;
+pub mod connect;
 pub mod data;
+pub mod explain;
 pub mod manifest;
 pub mod nodes;
 pub mod status;

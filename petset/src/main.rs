@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use petset::args::{Arguments, Command, Log, LogFormat};
-use petset::{component, data::DataDir, status, up};
+use petset::{component, data::DataDir, explain, status, up};
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Controller(arguments) => run(Some(arguments.log), component::controller(arguments)),
         Command::Kubelet(arguments) => run(Some(arguments.log), component::kubelet(arguments)),
         Command::Dns(arguments) => run(Some(arguments.log), component::dns(arguments)),
+        Command::Explain(arguments) => run(None, explain::run(arguments)),
         Command::Status(arguments) => status::print(&arguments),
         Command::Kubeconfig(data) => DataDir::open(data.data_dir.as_deref())
             .and_then(|data| Ok(writeln!(std::io::stdout(), "{}", data.kubeconfig().display())?)),

@@ -1,13 +1,16 @@
 //! What a plan is made of.
 
 use super::event::Told;
+use super::identity::revision_of;
 use super::wait::Wait;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Volume};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::ResourceExt;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 /// One write, or what is to be told instead of one.
@@ -104,6 +107,53 @@ pub enum Action {
         /// Why not.
         message: String,
     },
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::AdoptRevision(revision) => write!(f, "adopt ControllerRevision {}", revision.name_any()),
+            Action::OwnPod { pod, adopts, .. } => {
+                let verb = if *adopts { "adopt" } else { "release" };
+                write!(f, "{verb} Pod {}", pod.name_any())
+            }
+            Action::CreateRevision(revision) => {
+                write!(f, "create ControllerRevision {}", revision.name_any())
+            }
+            Action::RenumberRevision { name, revision, .. } => {
+                write!(f, "make ControllerRevision {name} number {revision}")
+            }
+            Action::DeleteRevision { name, .. } => write!(f, "delete ControllerRevision {name}"),
+            Action::CreateClaim { claim, .. } => write!(f, "create claim {}", claim.name_any()),
+            Action::OwnClaim { name, owners, .. } if owners.is_empty() => {
+                write!(f, "make claim {name} nobody's, as the retention policy wants")
+            }
+            Action::OwnClaim { name, owners, .. } => {
+                let owners: Vec<_> = owners
+                    .iter()
+                    .map(|owner| format!("{} {}", owner.kind, owner.name))
+                    .collect();
+                let owners = owners.join(" and ");
+                write!(
+                    f,
+                    "have claim {name} go with {owners}, as the retention policy wants"
+                )
+            }
+            Action::CreatePod(pod) => write!(
+                f,
+                "create Pod {} at revision {}",
+                pod.name_any(),
+                revision_of(pod)
+            ),
+            Action::UpdatePod { name, .. } => write!(f, "give Pod {name} its labels and volumes"),
+            Action::DeletePod { name, .. } => write!(f, "delete Pod {name}"),
+            Action::GrowClaim { name, storage, .. } => write!(f, "have claim {name} ask for {}", storage.0),
+            Action::Tell(told) => write!(f, "tell: {}", told.message),
+            Action::Refuse { pod, message, .. } => {
+                write!(f, "wait before anything is done about Pod {pod}: {message}")
+            }
+        }
+    }
 }
 
 /// What can be done with a pod, as events call it.

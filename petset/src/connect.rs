@@ -1,0 +1,41 @@
+//! Clients for API servers that run elsewhere: one that a kubeconfig names, or the petset of a data directory.
+
+use crate::args::{Data, Remote};
+use crate::data::DataDir;
+use anyhow::{Context, bail};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+
+/// Where the API server is, and a client for it.
+pub async fn remote(remote: &Remote) -> anyhow::Result<(kube::Client, kube::Config)> {
+    let config = match &remote.kubeconfig {
+        Some(path) => {
+            let file =
+                Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {}", path.display()))?;
+            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?
+        }
+        None => kube::Config::infer()
+            .await
+            .context("no API server is configured: say which with --kubeconfig")?,
+    };
+    let url = config.cluster_url.to_string();
+    let client = kube::Client::try_from(config.clone())?;
+    let version = client.apiserver_version().await;
+    version.with_context(|| format!("cannot reach the API server at {url}"))?;
+    Ok((client, config))
+}
+
+/// A client for the API server that `--kubeconfig` names, else for the petset that runs on the data directory.
+pub async fn running(remote: &Remote, data: &Data) -> anyhow::Result<kube::Client> {
+    if remote.kubeconfig.is_some() {
+        return Ok(self::remote(remote).await?.0);
+    }
+    let data = DataDir::open(data.data_dir.as_deref())?;
+    let Some(running) = data.running()? else {
+        bail!(
+            "nothing runs on {} (start it with: petset up; or say which API server is meant with --kubeconfig)",
+            data.path().display()
+        );
+    };
+    let kubeconfig = Some(running.kubeconfig);
+    Ok(self::remote(&Remote { kubeconfig }).await?.0)
+}
