@@ -1,6 +1,7 @@
 //! PersistentVolumes and their claims: binding, provisioning of directories, protection, reclaim. Every
 //! StorageClass's provisioner is played by this controller; on one machine a volume is a directory.
 
+mod act;
 pub mod action;
 pub mod claim;
 pub mod directory;
@@ -10,16 +11,16 @@ pub mod protection;
 pub mod provision;
 pub mod reclaim;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use crate::runtime::{Cache, Context, Key, Moved, Queue, Teller, tell, watch, work};
 use action::Action;
 use events::Recorder;
-use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::ListParams;
 use kube::runtime::watcher::Config;
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, ResourceExt};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -54,6 +55,8 @@ enum Error {
     Api(#[from] kube::Error),
     #[error("cannot make the directory {path}: {source}")]
     Make { path: PathBuf, source: std::io::Error },
+    #[error("the directory {path} cannot hold more: {source}")]
+    Expand { path: PathBuf, source: std::io::Error },
     #[error("cannot remove the directory {path}: {source}")]
     Remove { path: PathBuf, source: std::io::Error },
 }
@@ -130,8 +133,11 @@ impl Volumes {
     }
 
     fn pod_moved(&self, moved: &Moved<Pod>) {
-        // That it is there or not is all that counts for the claims it mentions (P8, P10).
-        if moved.before.is_some() && moved.after.is_some() {
+        // For the claims it mentions counts that it has got a node, is found to get none, or has gone
+        // (P8, P10). A new one is the scheduler's business first.
+        let standing = |pod: &Pod| (protection::is_placed(pod), protection::is_unschedulable(pod));
+        let before = moved.before.as_deref().map(standing).unwrap_or_default();
+        if moved.after.as_deref().map(standing) == Some(before) {
             return;
         }
         for claim in moved.latest().iter().flat_map(|pod| protection::claims(pod)) {
@@ -201,22 +207,32 @@ impl Volumes {
             None if unbound => default_class(self.class_api().list(&ListParams::default()).await?.items),
             _ => None,
         };
-        let pods = self.pods.in_namespace(&key.namespace);
+        let users = self.users(key);
         let observed = claim::Observed {
             claim: &claim,
             volume: volume.as_ref(),
             volumes: &volumes,
             class: class.as_ref(),
             default_class: default_class.as_deref(),
-            consumed: pods
-                .iter()
-                .any(|pod| protection::claims(pod).any(|name| name == key.name)),
+            users: &users,
             volumes_dir: &self.context.options.volumes_dir,
+            now: (self.context.clock)(),
         };
         for action in claim::plan(&observed) {
             self.act(&claim, action).await?;
         }
         Ok(())
+    }
+
+    /// The pods that use a claim.
+    fn users(&self, claim: &Key) -> claim::Users {
+        let mut pods = self.pods.in_namespace(&claim.namespace);
+        pods.retain(|pod| protection::claims(pod).any(|name| name == claim.name));
+        let (placed, waiting): (Vec<_>, Vec<_>) = pods.iter().partition(|pod| protection::is_placed(pod));
+        claim::Users {
+            waiting: waiting.iter().map(|pod| pod.name_any()).collect(),
+            placed: !placed.is_empty(),
+        }
     }
 
     /// The volumes a claim may get. What the watch has seen is fresh enough: a binding is written for
@@ -277,98 +293,6 @@ impl Volumes {
     }
 }
 
-/// Acting.
-impl Volumes {
-    /// Take one step for `object`, the claim or volume that the plan is about.
-    async fn act<K: Resource<DynamicType = ()>>(&self, object: &K, action: Action) -> Result<(), Error> {
-        let namespace = object.namespace().unwrap_or_default();
-        let patched = PatchParams::default();
-        match action {
-            Action::PatchClaim(patch) => {
-                let claims = self.claim_api(&namespace);
-                claims
-                    .patch(&object.name_any(), &patched, &Patch::Merge(patch))
-                    .await?;
-            }
-            Action::PatchClaimStatus(patch) => {
-                let claims = self.claim_api(&namespace);
-                claims
-                    .patch_status(&object.name_any(), &patched, &Patch::Merge(patch))
-                    .await?;
-            }
-            Action::PatchVolume { name, patch } => {
-                self.volume_api()
-                    .patch(&name, &patched, &Patch::Merge(patch))
-                    .await?;
-            }
-            Action::PatchVolumeStatus { name, patch } => {
-                self.volume_api()
-                    .patch_status(&name, &patched, &Patch::Merge(patch))
-                    .await?;
-            }
-            Action::Provision(volume) => self.provision(object, &volume).await?,
-            Action::Reclaim { directory } => self.reclaim(object, directory).await?,
-            Action::LookAtClaim { namespace, name } => {
-                self.queue.add(Concern::Claim(Key::new(namespace, name)));
-            }
-            Action::Tell {
-                event_type,
-                reason,
-                message,
-            } => self.teller.tell(&reference(object), event_type, reason, message),
-        }
-        Ok(())
-    }
-
-    async fn provision<K: Resource<DynamicType = ()>>(
-        &self,
-        claim: &K,
-        volume: &PersistentVolume,
-    ) -> Result<(), Error> {
-        if let Some(path) = provision::directory(volume, &self.context.options.volumes_dir)
-            && let Err(source) = on_disk(path.clone(), directory::make).await
-        {
-            let error = Error::Make { path, source };
-            let text = format!("failed to provision volume: {error}");
-            let event_type = events::EventType::Warning;
-            self.teller
-                .tell(&reference(claim), event_type, "ProvisioningFailed", text);
-            return Err(error);
-        }
-        self.volume_api().create(&PostParams::default(), volume).await?;
-        Ok(())
-    }
-
-    async fn reclaim<K: Resource<DynamicType = ()>>(&self, volume: &K, path: PathBuf) -> Result<(), Error> {
-        let volumes = self.volume_api();
-        if let Err(source) = on_disk(path.clone(), directory::remove).await {
-            let error = Error::Remove { path, source };
-            // As it is now: the step before may have changed the phase.
-            if let Some(current) = volumes.get_opt(&volume.name_any()).await? {
-                for action in reclaim::fail(&current, "VolumeFailedDelete", &error.to_string()) {
-                    Box::pin(self.act(volume, action)).await?;
-                }
-            }
-            return Err(error);
-        }
-        let exactly = Preconditions {
-            uid: volume.meta().uid.clone(),
-            resource_version: None,
-        };
-        let params = DeleteParams::default().preconditions(exactly);
-        volumes.delete(&volume.name_any(), &params).await?;
-        Ok(())
-    }
-}
-
-/// Do something with a directory where it does not keep others from running.
-async fn on_disk(path: PathBuf, act: fn(&std::path::Path) -> std::io::Result<()>) -> std::io::Result<()> {
-    match tokio::task::spawn_blocking(move || act(&path)).await {
-        Ok(outcome) => outcome,
-        Err(lost) => Err(std::io::Error::other(lost)),
-    }
-}
-
 /// The newest of the classes marked as the default one (P1).
 fn default_class(mut classes: Vec<StorageClass>) -> Option<String> {
     classes.retain(|class| {
@@ -379,8 +303,4 @@ fn default_class(mut classes: Vec<StorageClass>) -> Option<String> {
     classes.sort_by_key(|class| std::cmp::Reverse(class.name_any()));
     let newest = classes.into_iter().max_by_key(ResourceExt::creation_timestamp);
     newest.map(|class| class.name_any())
-}
-
-fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
-    object.object_ref(&())
 }

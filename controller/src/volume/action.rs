@@ -16,6 +16,8 @@ pub const STORAGE_PROVISIONER: [&str; 2] = [
     "volume.kubernetes.io/storage-provisioner",
     "volume.beta.kubernetes.io/storage-provisioner",
 ];
+/// The node that the scheduler has chosen for the first pod that uses a claim (P8): the word to begin.
+pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 
 /// One step; the steps of a plan are taken in order and a failed one ends it. Patches are JSON merge
 /// patches that carry in their metadata what they expect to find.
@@ -41,6 +43,15 @@ pub enum Action {
     },
     /// Make the directory and the volume that names it.
     Provision(Box<PersistentVolume>),
+    /// Let the directory of the claim's volume hold more, then write the new capacity into the volume.
+    Expand {
+        /// The volume's name.
+        name: String,
+        /// The directory that it stands for.
+        directory: PathBuf,
+        /// The patch of the volume, with its new capacity.
+        patch: Value,
+    },
     /// Remove the directory, then the volume; a failure is written into the volume's phase.
     Reclaim {
         /// What the volume stands for.

@@ -1,9 +1,10 @@
 //! What to do about one claim: find it a volume or have one made, keep the two bound, see its loss.
 
-use super::action::{Action, BIND_COMPLETED, BOUND_BY_CONTROLLER, STORAGE_PROVISIONER};
+use super::action::{Action, BIND_COMPLETED, BOUND_BY_CONTROLLER, SELECTED_NODE, STORAGE_PROVISIONER};
 use super::expand;
-use super::matching::{self, Reservation, claim_class, find, misfit, reservation};
+use super::matching::{self, Reservation, claim_class, find, find_reserved, misfit, reservation};
 use super::provision;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::ResourceExt;
@@ -26,10 +27,21 @@ pub struct Observed<'a> {
     pub class: Option<&'a StorageClass>,
     /// The name of the class that claims get which do not say any.
     pub default_class: Option<&'a str>,
-    /// Does a pod use the claim? (P8)
-    pub consumed: bool,
+    /// The pods that use the claim. (P8)
+    pub users: &'a Users,
     /// Where directories of provisioned volumes go.
     pub volumes_dir: &'a Path,
+    /// What time it is.
+    pub now: Timestamp,
+}
+
+/// The pods that use a claim, as far as its binding is concerned.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Users {
+    /// The names of those that have no node yet, in order.
+    pub waiting: Vec<String>,
+    /// Does one have a node already? It got it without the scheduler, which would have seen to the claim.
+    pub placed: bool,
 }
 
 /// The next steps for a claim; none if all is as it should be.
@@ -51,15 +63,18 @@ pub fn plan(observed: &Observed) -> Vec<Action> {
 /// An unbound claim that takes any volume that fits.
 fn plan_free(observed: &Observed) -> Vec<Action> {
     let claim = observed.claim;
-    let delayed = observed.class.is_some_and(waits_for_consumer) && !observed.consumed;
-    if let Some(volume) = find(claim, observed.volumes, delayed) {
+    // The scheduler chooses the volume or asks for one to be made; it never sees a pod that came with its
+    // node, for whose sake the wait ends here.
+    let delayed = observed.class.is_some_and(waits_for_consumer) && !observed.users.placed;
+    let found = match delayed {
+        true => find_reserved(claim, observed.volumes),
+        false => find(claim, observed.volumes),
+    };
+    if let Some(volume) = found {
         return bind(claim, volume);
     }
-    let mut actions = if delayed {
-        vec![Action::normal(
-            "WaitForFirstConsumer",
-            "waiting for first consumer to be created before binding",
-        )]
+    let mut actions = if delayed && !claim.annotations().contains_key(SELECTED_NODE) {
+        vec![wait_for_consumer(&observed.users.waiting)]
     } else {
         match (claim_class(claim), observed.class) {
             (None, _) if observed.default_class.is_some() => {
@@ -82,6 +97,23 @@ fn plan_free(observed: &Observed) -> Vec<Action> {
     };
     actions.extend(set_pending(claim));
     actions
+}
+
+fn wait_for_consumer(pods: &[String]) -> Action {
+    match pods {
+        [] => Action::normal(
+            "WaitForFirstConsumer",
+            "waiting for first consumer to be created before binding",
+        ),
+        [pod] => Action::normal(
+            "WaitForPodScheduled",
+            format!("waiting for pod {pod} to be scheduled"),
+        ),
+        pods => Action::normal(
+            "WaitForPodScheduled",
+            format!("waiting for pods {} to be scheduled", pods.join(",")),
+        ),
+    }
 }
 
 /// No volume fits and the class may make one (P7).
@@ -140,7 +172,12 @@ fn plan_named(observed: &Observed, name: &str) -> Vec<Action> {
     };
     match reservation(volume, claim) {
         Reservation::Ours => bind(claim, volume),
-        Reservation::Other => set_pending(claim),
+        Reservation::Other => {
+            let text = format!("volume \"{name}\" already bound to a different claim.");
+            let mut actions = vec![Action::warning("FailedBinding", text)];
+            actions.extend(set_pending(claim));
+            actions
+        }
         Reservation::Free => match misfit(volume, claim) {
             None => bind(claim, volume),
             Some(why) => {
@@ -170,7 +207,7 @@ fn plan_bound(observed: &Observed) -> Vec<Action> {
     }
     let mut actions = bind(claim, volume);
     if actions.is_empty() {
-        actions = expand::plan(claim, volume, observed.class, observed.volumes_dir);
+        actions = expand::plan(claim, volume, observed);
     }
     actions
 }
@@ -203,19 +240,22 @@ fn bind_with(
 fn take_volume(claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> Option<Action> {
     let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
     let taken = reference.is_some_and(|r| r.uid.is_some() && r.uid == claim.metadata.uid);
-    if taken {
-        return None;
-    }
-    let mut patch = json!({"spec": {"claimRef": provision::claim_reference(claim)}});
-    if reference.is_none() {
+    (!taken).then(|| Action::PatchVolume {
+        name: volume.name_any(),
+        patch: reserve(claim, volume),
+    })
+}
+
+/// The patch of a volume that wins it for the claim; refused when somebody was faster.
+pub fn reserve(claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> Value {
+    let mut patch = json!({
+        "metadata": {"uid": volume.metadata.uid, "resourceVersion": volume.metadata.resource_version},
+        "spec": {"claimRef": provision::claim_reference(claim)},
+    });
+    if volume.spec.as_ref().is_none_or(|spec| spec.claim_ref.is_none()) {
         patch["metadata"]["annotations"][BOUND_BY_CONTROLLER] = "yes".into();
     }
-    patch["metadata"]["uid"] = json!(volume.metadata.uid);
-    patch["metadata"]["resourceVersion"] = json!(volume.metadata.resource_version);
-    Some(Action::PatchVolume {
-        name: volume.name_any(),
-        patch,
-    })
+    patch
 }
 
 fn name_volume(
@@ -283,7 +323,7 @@ fn set_unbound(claim: &PersistentVolumeClaim, phase: &str) -> Option<Action> {
 }
 
 /// `patch`, for this version of the claim only.
-pub(super) fn guarded(claim: &PersistentVolumeClaim, patch: Value) -> Value {
+pub fn guarded(claim: &PersistentVolumeClaim, patch: Value) -> Value {
     let mut patch = same_object(claim, patch);
     patch["metadata"]["resourceVersion"] = json!(claim.metadata.resource_version);
     patch
@@ -295,7 +335,8 @@ pub(super) fn same_object(claim: &PersistentVolumeClaim, mut patch: Value) -> Va
     patch
 }
 
-fn waits_for_consumer(class: &StorageClass) -> bool {
+/// Is a claim of this class bound only when a pod that uses it is scheduled?
+pub fn waits_for_consumer(class: &StorageClass) -> bool {
     class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer")
 }
 
@@ -328,7 +369,7 @@ mod tests {
         claim: &PersistentVolumeClaim,
         volumes: &[PersistentVolume],
         class: Option<&StorageClass>,
-        consumed: bool,
+        users: &Users,
     ) -> Vec<String> {
         let shared: Vec<_> = volumes.iter().cloned().map(Arc::new).collect();
         let named = volumes
@@ -339,12 +380,17 @@ mod tests {
             volume: named,
             volumes: &shared,
             class,
-            default_class: Some("standard").filter(|_| consumed),
-            consumed,
+            default_class: None,
+            users,
             volumes_dir: Path::new("/data/volumes"),
+            now: Timestamp::UNIX_EPOCH,
         };
+        steps_of(&observed)
+    }
+
+    fn steps_of(observed: &Observed) -> Vec<String> {
         let phase = |patch: &Value| patch["status"]["phase"].as_str().unwrap_or("status").to_owned();
-        plan(&observed)
+        plan(observed)
             .into_iter()
             .map(|action| match action {
                 Action::PatchClaim(patch) => match patch["spec"]["storageClassName"].as_str() {
@@ -355,10 +401,29 @@ mod tests {
                 Action::PatchVolume { name, .. } => name,
                 Action::PatchVolumeStatus { name, patch } => format!("{name} {}", phase(&patch)),
                 Action::Provision(volume) => format!("provision {}", volume.name_any()),
+                Action::Expand { name, .. } => format!("expand {name}"),
                 Action::Reclaim { .. } | Action::LookAtClaim { .. } => unreachable!("not for claims"),
                 Action::Tell { reason, .. } => reason.into(),
             })
             .collect()
+    }
+
+    /// What binding to the volume `v` takes.
+    const BINDING: [&str; 4] = ["v", "claim", "v Bound", "claim Bound"];
+
+    /// What it takes to make a volume and bind to it.
+    const PROVISIONING: [&str; 7] = [
+        "provision pvc-c-uid",
+        "claim",
+        "pvc-c-uid Bound",
+        "claim Bound",
+        "ExternalProvisioning",
+        "Provisioning",
+        "ProvisioningSucceeded",
+    ];
+
+    fn nobody() -> Users {
+        Users::default()
     }
 
     fn bound(volume: &str) -> PersistentVolumeClaim {
@@ -381,10 +446,9 @@ mod tests {
     #[test]
     fn the_volume_is_won_before_the_claim_says_so() {
         let free = volume("v", json!({"capacity": {"storage": "5Gi"}}));
-        let binding = ["v", "claim", "v Bound", "claim Bound"];
         assert_eq!(
-            steps(&claim(json!({})), std::slice::from_ref(&free), None, false),
-            binding
+            steps(&claim(json!({})), std::slice::from_ref(&free), None, &nobody()),
+            BINDING
         );
         let patches = bind(&claim(json!({})), &free);
         let Action::PatchVolume { patch, .. } = &patches[0] else {
@@ -419,16 +483,16 @@ mod tests {
     fn an_interrupted_binding_goes_on_where_it_stopped() {
         let claimed = taken("v", "c-uid");
         assert_eq!(
-            steps(&claim(json!({})), std::slice::from_ref(&claimed), None, false),
+            steps(&claim(json!({})), std::slice::from_ref(&claimed), None, &nobody()),
             ["claim", "claim Bound"]
         );
         let mut named = bound("v");
         assert_eq!(
-            steps(&named, std::slice::from_ref(&claimed), None, false),
+            steps(&named, std::slice::from_ref(&claimed), None, &nobody()),
             [""; 0]
         );
         named.status = None;
-        assert_eq!(steps(&named, &[claimed], None, false), ["claim Bound"]);
+        assert_eq!(steps(&named, &[claimed], None, &nobody()), ["claim Bound"]);
     }
 
     #[test]
@@ -436,34 +500,27 @@ mod tests {
         let fast = || json!({"storageClassName": "fast"});
         let never = || class("fast", json!({"provisioner": NO_PROVISIONER}));
         let delayed = || class("fast", json!({"volumeBindingMode": "WaitForFirstConsumer"}));
-        let provisioning = [
-            "provision pvc-c-uid",
-            "claim",
-            "pvc-c-uid Bound",
-            "claim Bound",
-            "ExternalProvisioning",
-            "Provisioning",
-            "ProvisioningSucceeded",
-        ];
-        let table: [(_, _, _, &[&str]); 9] = [
-            (json!({}), None, false, &["FailedBinding"]),
-            (json!({"storageClassName": null}), None, false, &["FailedBinding"]),
-            (json!({"storageClassName": null}), None, true, &["class standard"]),
-            (fast(), None, false, &["ProvisioningFailed"]),
-            (fast(), Some(never()), false, &["ProvisioningFailed"]),
-            (fast(), Some(delayed()), false, &["WaitForFirstConsumer"]),
-            (fast(), Some(delayed()), true, &provisioning),
-            (fast(), Some(class("fast", json!({}))), false, &provisioning),
+        let table: [(_, _, &[&str]); 8] = [
+            (json!({}), None, &["FailedBinding"]),
+            (json!({"storageClassName": null}), None, &["FailedBinding"]),
+            (fast(), None, &["ProvisioningFailed"]),
+            (fast(), Some(never()), &["ProvisioningFailed"]),
+            (fast(), Some(delayed()), &["WaitForFirstConsumer"]),
+            (fast(), Some(class("fast", json!({}))), &PROVISIONING),
             (
                 json!({"storageClassName": "fast", "selector": {}}),
                 Some(class("fast", json!({}))),
-                false,
+                &["ProvisioningFailed"],
+            ),
+            (
+                json!({"storageClassName": "fast", "volumeMode": "Block"}),
+                Some(class("fast", json!({}))),
                 &["ProvisioningFailed"],
             ),
         ];
-        for (spec, class, consumed, expected) in table {
+        for (spec, class, expected) in table {
             assert_eq!(
-                steps(&claim(spec.clone()), &[], class.as_ref(), consumed),
+                steps(&claim(spec.clone()), &[], class.as_ref(), &nobody()),
                 expected,
                 "{spec}"
             );
@@ -471,27 +528,91 @@ mod tests {
     }
 
     #[test]
+    fn a_default_class_is_given_to_claims_that_did_not_say_any() {
+        let mut observed = Observed {
+            claim: &claim(json!({"storageClassName": null})),
+            volume: None,
+            volumes: &[],
+            class: None,
+            default_class: Some("standard"),
+            users: &nobody(),
+            volumes_dir: Path::new("/data/volumes"),
+            now: Timestamp::UNIX_EPOCH,
+        };
+        assert_eq!(steps_of(&observed), ["class standard"]);
+        // A volume without a class that fits comes first.
+        let fitting = [Arc::new(volume("v", json!({})))];
+        observed.volumes = &fitting;
+        assert_eq!(steps_of(&observed), BINDING);
+        // And "" is said.
+        let none = claim(json!({"storageClassName": ""}));
+        observed.claim = &none;
+        observed.volumes = &[];
+        assert_eq!(steps_of(&observed), ["FailedBinding"]);
+    }
+
+    #[test]
+    fn a_delayed_binding_is_the_schedulers_to_begin() {
+        let delayed = class("fast", json!({"volumeBindingMode": "WaitForFirstConsumer"}));
+        let spec = json!({"storageClassName": "fast"});
+        let waiting = claim(spec.clone());
+        let fitting = [volume("v", spec.clone())];
+        let waits = |users: &Users| steps(&waiting, &fitting, Some(&delayed), users);
+        assert_eq!(waits(&nobody()), ["WaitForFirstConsumer"]);
+        let mut users = Users {
+            waiting: vec!["a".into(), "b".into()],
+            placed: false,
+        };
+        assert_eq!(waits(&users), ["WaitForPodScheduled"]);
+        let text = Action::normal("WaitForPodScheduled", "waiting for pods a,b to be scheduled");
+        assert_eq!(wait_for_consumer(&users.waiting), text);
+        let text = Action::normal("WaitForPodScheduled", "waiting for pod a to be scheduled");
+        assert_eq!(wait_for_consumer(&users.waiting[..1]), text);
+        // A pod that has a node already is not the scheduler's any more.
+        users.placed = true;
+        assert_eq!(waits(&users), BINDING);
+        // The scheduler has taken the volume, or asks for one to be made.
+        let taken = [taken("v", "c-uid")];
+        assert_eq!(
+            steps(&waiting, &taken, Some(&delayed), &nobody()),
+            ["claim", "claim Bound"]
+        );
+        let mut selected = claim(spec);
+        let annotations = selected.annotations_mut();
+        annotations.insert(SELECTED_NODE.into(), "node".into());
+        assert_eq!(
+            steps(&selected, &fitting, Some(&delayed), &nobody()),
+            PROVISIONING
+        );
+    }
+
+    #[test]
     fn a_claim_that_names_its_volume_waits_for_that_one() {
         let named = claim(json!({"volumeName": "v"}));
         let nothing = [""; 0];
-        assert_eq!(steps(&named, &[volume("other", json!({}))], None, false), nothing);
-        assert_eq!(steps(&named, &[taken("v", "another")], None, false), nothing);
+        assert_eq!(
+            steps(&named, &[volume("other", json!({}))], None, &nobody()),
+            nothing
+        );
+        assert_eq!(
+            steps(&named, &[taken("v", "another")], None, &nobody()),
+            ["FailedBinding"]
+        );
         let small = volume("v", json!({"capacity": {"storage": "1Ki"}}));
-        assert_eq!(steps(&named, &[small], None, false), ["VolumeMismatch"]);
-        let binding = ["v", "claim", "v Bound", "claim Bound"];
-        assert_eq!(steps(&named, &[volume("v", json!({}))], None, false), binding);
+        assert_eq!(steps(&named, &[small], None, &nobody()), ["VolumeMismatch"]);
+        assert_eq!(steps(&named, &[volume("v", json!({}))], None, &nobody()), BINDING);
     }
 
     #[test]
     fn a_bound_claim_without_its_volume_is_lost_and_says_it_once() {
         let mut claim = bound("v");
-        assert_eq!(steps(&claim, &[], None, false), ["claim Lost", "ClaimLost"]);
+        assert_eq!(steps(&claim, &[], None, &nobody()), ["claim Lost", "ClaimLost"]);
         assert_eq!(
-            steps(&claim, &[taken("v", "another")], None, false),
+            steps(&claim, &[taken("v", "another")], None, &nobody()),
             ["claim Lost", "ClaimMisbound"]
         );
         claim.status.as_mut().unwrap().phase = Some("Lost".into());
-        assert_eq!(steps(&claim, &[], None, false), [""; 0]);
+        assert_eq!(steps(&claim, &[], None, &nobody()), [""; 0]);
     }
 
     #[test]
@@ -500,37 +621,85 @@ mod tests {
         let bigger = json!({"requests": {"storage": "3Gi"}});
         claim.spec.as_mut().unwrap().resources = serde_json::from_value(bigger).ok();
         let mut volume = taken("v", "c-uid");
-        let growing = |allowed: bool| Some(class("fast", json!({"allowVolumeExpansion": allowed})));
-        assert_eq!(
-            steps(
-                &claim,
-                std::slice::from_ref(&volume),
-                growing(false).as_ref(),
-                false
-            ),
-            [""; 0]
-        );
-        assert_eq!(
-            steps(
-                &claim,
-                std::slice::from_ref(&volume),
-                growing(true).as_ref(),
-                false
-            ),
-            ["ExternalExpanding"]
-        );
+        let growing = |allowed: bool| class("fast", json!({"allowVolumeExpansion": allowed}));
+        let grow = |claim: &PersistentVolumeClaim, volume: &PersistentVolume, allowed: bool| {
+            let volumes = std::slice::from_ref(volume);
+            steps(claim, volumes, Some(&growing(allowed)), &nobody())
+        };
+        assert_eq!(grow(&claim, &volume, false), [""; 0]);
+        assert_eq!(grow(&claim, &volume, true), ["ExternalExpanding"]);
         let spec = volume.spec.as_mut().unwrap();
         spec.host_path.as_mut().unwrap().path = "/data/volumes/default_c_c-uid".into();
+        let steps = [
+            "ExternalExpanding",
+            "claim status",
+            "Resizing",
+            "expand v",
+            "FileSystemResizeRequired",
+            "claim status",
+            "FileSystemResizeSuccessful",
+        ];
+        assert_eq!(grow(&claim, &volume, true), steps);
+        // Interrupted after the first status, and after the volume has grown.
+        let conditions = json!([{"type": "Mine", "status": "True"}, {"type": "Resizing", "status": "True"}]);
+        claim.status.as_mut().unwrap().conditions = serde_json::from_value(conditions).ok();
+        assert_eq!(grow(&claim, &volume, true), steps[3..]);
+        let capacity = json!({"storage": "3Gi"});
+        volume.spec.as_mut().unwrap().capacity = serde_json::from_value(capacity).ok();
+        assert_eq!(grow(&claim, &volume, true), steps[4..]);
+    }
+
+    #[test]
+    fn growing_shows_in_the_conditions_and_leaves_those_of_others() {
+        let mut claim = bound("v");
+        claim.spec.as_mut().unwrap().resources =
+            serde_json::from_value(json!({"requests": {"storage": "3Gi"}})).ok();
+        claim.status.as_mut().unwrap().conditions =
+            serde_json::from_value(json!([{"type": "Mine", "status": "True"}])).ok();
+        let mut volume = taken("v", "c-uid");
+        volume.spec.as_mut().unwrap().host_path.as_mut().unwrap().path = "/data/volumes/v".into();
+        let observed = Observed {
+            claim: &claim,
+            volume: Some(&volume),
+            volumes: &[],
+            class: Some(&class("fast", json!({"allowVolumeExpansion": true}))),
+            default_class: None,
+            users: &nobody(),
+            volumes_dir: Path::new("/data/volumes"),
+            now: Timestamp::UNIX_EPOCH,
+        };
+        let statuses: Vec<_> = plan(&observed)
+            .into_iter()
+            .filter_map(|action| match action {
+                Action::PatchClaimStatus(patch) => Some(patch["status"].clone()),
+                _ => None,
+            })
+            .collect();
+        let mine = json!({"type": "Mine", "status": "True"});
+        let resizing =
+            json!({"type": "Resizing", "status": "True", "lastTransitionTime": "1970-01-01T00:00:00Z"});
         assert_eq!(
-            steps(&claim, &[volume], growing(true).as_ref(), false),
-            ["v", "claim status", "VolumeResizeSuccessful"]
+            statuses,
+            [
+                json!({
+                    "conditions": [mine, resizing],
+                    "allocatedResources": {"storage": "3Gi"},
+                    "allocatedResourceStatuses": {"storage": "ControllerResizeInProgress"},
+                }),
+                json!({
+                    "capacity": {"storage": "3Gi"},
+                    "conditions": [mine],
+                    "allocatedResources": {"storage": "3Gi"},
+                    "allocatedResourceStatuses": null,
+                }),
+            ]
         );
     }
 
     #[test]
     fn nothing_is_bound_to_a_claim_that_is_deleted() {
         let mut claim = claim(json!({}));
-        claim.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
-        assert_eq!(steps(&claim, &[volume("v", json!({}))], None, false), [""; 0]);
+        claim.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        assert_eq!(steps(&claim, &[volume("v", json!({}))], None, &nobody()), [""; 0]);
     }
 }

@@ -9,6 +9,14 @@ pub fn make(path: &Path) -> io::Result<()> {
     fs::create_dir_all(path)
 }
 
+/// Fail if there is no directory.
+pub fn check(path: &Path) -> io::Result<()> {
+    match fs::metadata(path)?.is_dir() {
+        true => Ok(()),
+        false => Err(io::ErrorKind::NotADirectory.into()),
+    }
+}
+
 /// Remove the directory and all that is in it. Symlinks are removed, never followed; what is not there
 /// is removed already. `path` must be one that `provision::directory` has called ours.
 pub fn remove(path: &Path) -> io::Result<()> {
@@ -45,6 +53,16 @@ mod tests {
         assert!(fs::symlink_metadata(&link).is_err());
         assert_eq!(fs::read(precious.join("file")).unwrap(), b"data");
         remove(&volume).unwrap();
+    }
+
+    #[test]
+    fn only_a_directory_that_is_there_passes_the_check() {
+        let root = tempfile::tempdir().unwrap();
+        check(root.path()).unwrap();
+        let file = root.path().join("file");
+        assert_eq!(check(&file).unwrap_err().kind(), io::ErrorKind::NotFound);
+        fs::write(&file, "data").unwrap();
+        assert_eq!(check(&file).unwrap_err().kind(), io::ErrorKind::NotADirectory);
     }
 
     #[test]

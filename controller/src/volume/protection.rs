@@ -33,8 +33,22 @@ pub fn claims(pod: &Pod) -> impl Iterator<Item = &str> {
 /// A pod holds a claim from its scheduling until its object is gone, finished or not. Before it is
 /// scheduled it cannot have started.
 fn holds(pod: &Pod, claim: &str) -> bool {
+    is_placed(pod) && claims(pod).any(|name| name == claim)
+}
+
+/// Has the pod a node?
+pub fn is_placed(pod: &Pod) -> bool {
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-    node.is_some_and(|node| !node.is_empty()) && claims(pod).any(|name| name == claim)
+    node.is_some_and(|node| !node.is_empty())
+}
+
+/// Has the scheduler looked for a node and found none?
+pub fn is_unschedulable(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition.type_ == "PodScheduled" && condition.status == "False")
 }
 
 fn protect(metadata: &ObjectMeta, finalizer: &str, held: bool) -> Option<Value> {

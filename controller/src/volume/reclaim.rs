@@ -71,7 +71,7 @@ fn release(volume: &PersistentVolume, volumes_dir: &Path) -> Vec<Action> {
                 volume,
                 "VolumeFailedDelete",
                 &format!(
-                    "error getting deleter volume plugin for volume \"{}\": no volume plugin matched: only \
+                    "error getting deleter volume plugin for volume \"{}\": no deletable volume plugin matched: only \
                      directories in {} are removed, delete the volume's data and the object yourself",
                     volume.name_any(),
                     volumes_dir.display()
