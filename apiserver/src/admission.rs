@@ -14,8 +14,14 @@ const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// How long that token is valid, in seconds; upstream's odd number marks tokens that nobody asked for.
 const TOKEN_SECONDS: u32 = 3607;
 
-/// The annotation that makes a StorageClass the default one.
-const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
+/// The annotation that makes a StorageClass the default one, and its older name.
+const DEFAULT_CLASS: [&str; 2] = [
+    "storageclass.kubernetes.io/is-default-class",
+    "storageclass.beta.kubernetes.io/is-default-class",
+];
+
+/// The annotation that named a claim's class before there was a field, and still wins.
+const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
 /// Namespaces that cannot be deleted.
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
@@ -172,7 +178,7 @@ fn push(list: &mut Value, item: Value) {
 }
 
 async fn default_class(call: &Call, claim: &mut Value) -> Result<(), Error> {
-    let annotation = &claim["metadata"]["annotations"]["volume.beta.kubernetes.io/storage-class"];
+    let annotation = &claim["metadata"]["annotations"][CLASS_ANNOTATION];
     if !annotation.is_null() || claim["spec"]["storageClassName"].is_string() {
         return Ok(());
     }
@@ -185,7 +191,10 @@ async fn default_class(call: &Call, claim: &mut Value) -> Result<(), Error> {
         .entries
         .iter()
         .filter_map(|entry| serde_json::from_slice::<Value>(&entry.value).ok())
-        .filter(|class| class["metadata"]["annotations"][DEFAULT_CLASS] == "true");
+        .filter(|class| {
+            let annotations = &class["metadata"]["annotations"];
+            DEFAULT_CLASS.iter().any(|key| annotations[*key] == "true")
+        });
     // Of several the newest, of equally old ones the first by name.
     let newest = classes.min_by_key(|class| {
         let created = metadata::text(class, "creationTimestamp").to_string();
@@ -212,7 +221,9 @@ async fn expansion(call: &Call, new: &Value, old: &Value) -> Result<(), Error> {
     if old["status"]["phase"] != "Bound" {
         return forbidden("Only bound persistent volume claims can be expanded");
     }
-    let class = new["spec"]["storageClassName"].as_str().unwrap_or_default();
+    let annotated = new["metadata"]["annotations"][CLASS_ANNOTATION].as_str();
+    let class = annotated.or_else(|| new["spec"]["storageClassName"].as_str());
+    let class = class.unwrap_or_default();
     let class = lookup(call, &format!("/storage.k8s.io/storageclasses/{class}")).await?;
     if class.is_some_and(|class| class["allowVolumeExpansion"] == true) {
         return Ok(());
