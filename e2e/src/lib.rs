@@ -2,3 +2,4 @@
 
 pub mod binary;
 pub mod in_process;
+pub mod storage;

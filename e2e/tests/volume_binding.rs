@@ -1,51 +1,8 @@
 //! Claims get volumes: those an administrator made, and directories made for them.
 
-use e2e::in_process::InProcess;
+use e2e::in_process::{InProcess, PODS};
+use e2e::storage::{CLAIMS, CLASSES, VOLUMES, claim, class, is, is_bound, of, pod, volume, with_spec};
 use serde_json::{Value, json};
-
-const CLAIMS: &str = "/api/v1/namespaces/default/persistentvolumeclaims";
-const VOLUMES: &str = "/api/v1/persistentvolumes";
-const CLASSES: &str = "/apis/storage.k8s.io/v1/storageclasses";
-const PODS: &str = "/api/v1/namespaces/default/pods";
-
-fn claim(name: &str, class: &str) -> Value {
-    json!({"metadata": {"name": name}, "spec": {
-        "accessModes": ["ReadWriteOnce"],
-        "resources": {"requests": {"storage": "1Gi"}},
-        "storageClassName": class,
-    }})
-}
-
-fn volume(name: &str, size: &str, path: &str) -> Value {
-    json!({"metadata": {"name": name}, "spec": {
-        "accessModes": ["ReadWriteOnce"],
-        "capacity": {"storage": size},
-        "hostPath": {"path": path},
-        "persistentVolumeReclaimPolicy": "Retain",
-    }})
-}
-
-fn class(change: Value) -> Value {
-    let mut class = json!({"metadata": {"name": "fast"}, "provisioner": "example.com/disk"});
-    let fields = change.as_object().expect("an object").clone();
-    class.as_object_mut().expect("an object").extend(fields);
-    class
-}
-
-fn pod(claim: &str) -> Value {
-    json!({"metadata": {"name": "p"}, "spec": {
-        "containers": [{"name": "c", "image": "nginx"}],
-        "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}],
-    }})
-}
-
-fn is_bound(object: &Value) -> bool {
-    object["status"]["phase"] == "Bound"
-}
-
-fn of(collection: &str, name: &str) -> String {
-    format!("{collection}/{name}")
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_claim_gets_the_smallest_volume_that_fits_and_releases_it_for_good() {
@@ -53,11 +10,7 @@ async fn a_claim_gets_the_smallest_volume_that_fits_and_releases_it_for_good() {
     cluster.create(VOLUMES, volume("big", "9Gi", "/data/big")).await;
     cluster.create(VOLUMES, volume("fits", "5Gi", "/data/fits")).await;
     for name in ["big", "fits"] {
-        cluster
-            .until(&of(VOLUMES, name), |volume| {
-                volume["status"]["phase"] == "Available"
-            })
-            .await;
+        cluster.until(&of(VOLUMES, name), is("Available")).await;
     }
     cluster.create(CLAIMS, claim("c", "")).await;
     let bound = cluster.until(&of(CLAIMS, "c"), is_bound).await;
@@ -70,11 +23,7 @@ async fn a_claim_gets_the_smallest_volume_that_fits_and_releases_it_for_good() {
     assert_eq!(volume["spec"]["claimRef"]["uid"], bound["metadata"]["uid"]);
     cluster.delete(&of(CLAIMS, "c"), Value::Null).await;
     cluster.until_gone(&of(CLAIMS, "c")).await;
-    cluster
-        .until(&of(VOLUMES, "fits"), |volume| {
-            volume["status"]["phase"] == "Released"
-        })
-        .await;
+    cluster.until(&of(VOLUMES, "fits"), is("Released")).await;
     // The same name is not the same claim.
     cluster.create(CLAIMS, claim("c", "")).await;
     let again = cluster.until(&of(CLAIMS, "c"), is_bound).await;
@@ -134,51 +83,9 @@ async fn a_volume_outside_our_directory_fails_rather_than_loses_data() {
     cluster.create(CLAIMS, claim("c", "")).await;
     cluster.until(&of(CLAIMS, "c"), is_bound).await;
     cluster.delete(&of(CLAIMS, "c"), Value::Null).await;
-    cluster
-        .until(&of(VOLUMES, "v"), |volume| volume["status"]["phase"] == "Failed")
-        .await;
+    cluster.until(&of(VOLUMES, "v"), is("Failed")).await;
     cluster.until_told("VolumeFailedDelete").await;
     assert!(precious.exists());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_claim_that_waits_for_its_first_consumer_is_bound_when_a_pod_uses_it() {
-    let cluster = InProcess::start().await;
-    cluster
-        .create(
-            CLASSES,
-            class(json!({"volumeBindingMode": "WaitForFirstConsumer"})),
-        )
-        .await;
-    cluster.create(CLAIMS, claim("c", "fast")).await;
-    let told = cluster.until_told("WaitForFirstConsumer").await;
-    assert_eq!(told, "waiting for first consumer to be created before binding");
-    cluster.create(PODS, pod("c")).await;
-    cluster.until(&of(CLAIMS, "c"), is_bound).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_claim_grows_by_being_asked_to() {
-    let cluster = InProcess::start().await;
-    cluster
-        .create(CLASSES, class(json!({"allowVolumeExpansion": true})))
-        .await;
-    cluster.create(CLAIMS, claim("c", "fast")).await;
-    let bound = cluster.until(&of(CLAIMS, "c"), is_bound).await;
-    let grow = json!({"spec": {"resources": {"requests": {"storage": "3Gi"}}}});
-    cluster.merge(&of(CLAIMS, "c"), grow).await;
-    cluster
-        .until(&of(CLAIMS, "c"), |claim| {
-            claim["status"]["capacity"]["storage"] == "3Gi"
-        })
-        .await;
-    let volume = cluster
-        .get(&of(
-            VOLUMES,
-            bound["spec"]["volumeName"].as_str().expect("a name"),
-        ))
-        .await;
-    assert_eq!(volume.expect("the volume")["spec"]["capacity"]["storage"], "3Gi");
 }
 
 #[tokio::test(start_paused = true)]
@@ -187,7 +94,7 @@ async fn a_scheduled_pod_keeps_its_claim_and_a_pending_one_does_not() {
     cluster.create(VOLUMES, volume("v", "1Gi", "/data/v")).await;
     cluster.create(CLAIMS, claim("c", "")).await;
     cluster.until(&of(CLAIMS, "c"), is_bound).await;
-    let mut scheduled = pod("c");
+    let mut scheduled = pod("p", "c");
     scheduled["spec"]["nodeName"] = "node".into();
     cluster.create(PODS, scheduled).await;
     cluster.delete(&of(CLAIMS, "c"), Value::Null).await;
@@ -201,39 +108,160 @@ async fn a_scheduled_pod_keeps_its_claim_and_a_pending_one_does_not() {
         .await;
     cluster.until_gone(&of(CLAIMS, "c")).await;
     // A pod that is not scheduled keeps nothing.
-    cluster.create(PODS, pod("other")).await;
+    cluster.create(PODS, pod("p", "other")).await;
     cluster.delete(&of(CLAIMS, "other"), Value::Null).await;
     cluster.until_gone(&of(CLAIMS, "other")).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_is_bound_when_its_claim_is_and_says_what_it_waits_for() {
+async fn a_claim_chooses_by_selector_and_a_volume_by_its_claim_ref() {
+    let cluster = InProcess::start().await;
+    let mut slow = volume("slow", "1Gi", "/data/slow");
+    slow["metadata"]["labels"] = json!({"disk": "hdd"});
+    let mut quick = volume("quick", "9Gi", "/data/quick");
+    quick["metadata"]["labels"] = json!({"disk": "ssd"});
+    let reserved = json!({"claimRef": {"namespace": "default", "name": "mine"}, "storageClassName": "odd"});
+    let reserved = with_spec(volume("reserved", "5Gi", "/data/reserved"), reserved);
+    for volume in [slow, quick, reserved] {
+        cluster.create(VOLUMES, volume).await;
+    }
+    let picky = json!({"selector": {"matchLabels": {"disk": "ssd"}}});
+    cluster.create(CLAIMS, with_spec(claim("picky", ""), picky)).await;
+    cluster.create(CLAIMS, claim("mine", "")).await;
+    let bound = cluster.until(&of(CLAIMS, "picky"), is_bound).await;
+    assert_eq!(bound["spec"]["volumeName"], "quick");
+    let bound = cluster.until(&of(CLAIMS, "mine"), is_bound).await;
+    assert_eq!(bound["spec"]["volumeName"], "reserved");
+    // The administrator chose, not the controller.
+    let volume = cluster.until(&of(VOLUMES, "reserved"), is_bound).await;
+    assert_eq!(volume["metadata"]["annotations"], Value::Null);
+    assert_eq!(volume["spec"]["claimRef"]["uid"], bound["metadata"]["uid"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_names_its_volume_gets_that_one_or_hears_why_not() {
     let cluster = InProcess::start().await;
     cluster
-        .create("/api/v1/nodes", json!({"metadata": {"name": "node"}}))
+        .create(VOLUMES, volume("other", "1Gi", "/data/other"))
         .await;
-    let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
-    cluster.merge("/api/v1/nodes/node/status", ready).await;
-    cluster.create(PODS, pod("c")).await;
-    let told = cluster.until_told("FailedScheduling").await;
-    assert!(
-        told.starts_with("0/1 nodes are available: persistentvolumeclaim \"c\" not found."),
-        "{told}"
-    );
-    let waiting = cluster.get(&of(PODS, "p")).await.expect("the pod");
-    let conditions = waiting["status"]["conditions"].as_array().expect("conditions");
-    let scheduled = conditions
-        .iter()
-        .find(|c| c["type"] == "PodScheduled")
-        .expect("the condition");
-    assert_eq!(scheduled["reason"], "Unschedulable");
-    cluster.create(VOLUMES, volume("v", "1Gi", "/data/v")).await;
-    cluster.create(CLAIMS, claim("c", "")).await;
     cluster
-        .until(&of(PODS, "p"), |pod| pod["spec"]["nodeName"] == "node")
+        .create(CLAIMS, with_spec(claim("a", ""), json!({"volumeName": "v"})))
+        .await;
+    let odd = with_spec(volume("v", "1Gi", "/data/v"), json!({"storageClassName": "odd"}));
+    cluster.create(VOLUMES, odd).await;
+    assert_eq!(
+        cluster.until_told("VolumeMismatch").await,
+        "Cannot bind to requested volume \"v\": storageClassName does not match"
+    );
+    let repaired = json!({"spec": {"storageClassName": ""}});
+    cluster.merge(&of(VOLUMES, "v"), repaired).await;
+    let bound = cluster.until(&of(CLAIMS, "a"), is_bound).await;
+    // The user chose, not the controller.
+    let annotations = json!({"pv.kubernetes.io/bind-completed": "yes"});
+    assert_eq!(bound["metadata"]["annotations"], annotations);
+    cluster
+        .create(CLAIMS, with_spec(claim("b", ""), json!({"volumeName": "v"})))
         .await;
     assert_eq!(
-        cluster.until_told("Scheduled").await,
-        "Successfully assigned default/p to node"
+        cluster.until_told("FailedBinding").await,
+        "volume \"v\" already bound to a different claim."
     );
+    let waiting = cluster.get(&of(CLAIMS, "b")).await.expect("the claim");
+    assert_eq!(waiting["status"]["phase"], "Pending");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_without_a_class_gets_the_default_one_that_comes_later() {
+    let cluster = InProcess::start().await;
+    let mut unsaid = claim("unsaid", "");
+    unsaid["spec"]["storageClassName"] = Value::Null;
+    cluster.create(CLAIMS, unsaid).await;
+    cluster.create(CLAIMS, claim("none", "")).await;
+    cluster.until_told("FailedBinding").await;
+    cluster.create(CLASSES, class(json!({}))).await;
+    let default = json!({"storageclass.kubernetes.io/is-default-class": "true"});
+    cluster
+        .merge(
+            &of(CLASSES, "fast"),
+            json!({"metadata": {"annotations": default}}),
+        )
+        .await;
+    let bound = cluster.until(&of(CLAIMS, "unsaid"), is_bound).await;
+    assert_eq!(bound["spec"]["storageClassName"], "fast");
+    let none = cluster.get(&of(CLAIMS, "none")).await.expect("the claim");
+    assert_eq!(none["status"]["phase"], "Pending");
+    assert_eq!(none["spec"]["storageClassName"], "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_directory_cannot_be_is_not_provisioned() {
+    let failure = "failed to provision volume with StorageClass \"fast\": ";
+    for (class_fields, spec, expected) in [
+        (
+            json!({}),
+            json!({"selector": {"matchLabels": {"disk": "ssd"}}}),
+            format!("{failure}claim Selector is not supported"),
+        ),
+        (
+            json!({}),
+            json!({"volumeMode": "Block"}),
+            format!(
+                "{failure}block volumes are not supported, only directories are provisioned: use volumeMode \
+                 Filesystem"
+            ),
+        ),
+        (
+            json!({"provisioner": "kubernetes.io/no-provisioner"}),
+            json!({}),
+            "no volume plugin matched name: kubernetes.io/no-provisioner".into(),
+        ),
+    ] {
+        let cluster = InProcess::start().await;
+        cluster.create(CLASSES, class(class_fields)).await;
+        cluster.create(CLAIMS, with_spec(claim("c", "fast"), spec)).await;
+        assert_eq!(cluster.until_told("ProvisioningFailed").await, expected);
+        let waiting = cluster.get(&of(CLAIMS, "c")).await.expect("the claim");
+        assert_eq!(waiting["status"]["phase"], "Pending");
+        assert_eq!(waiting["spec"]["volumeName"], Value::Null);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_whose_volume_vanished_is_lost_until_the_volume_is_back() {
+    let cluster = InProcess::start().await;
+    cluster.create(VOLUMES, volume("v", "1Gi", "/data/v")).await;
+    cluster.create(CLAIMS, claim("c", "")).await;
+    cluster.until(&of(VOLUMES, "v"), is_bound).await;
+    cluster.until(&of(CLAIMS, "c"), is_bound).await;
+    cluster.delete(&of(VOLUMES, "v"), Value::Null).await;
+    // Protected while it is bound; only force removes it.
+    let kept = cluster.get(&of(VOLUMES, "v")).await.expect("kept while bound");
+    assert!(kept["metadata"]["deletionTimestamp"].is_string());
+    let force = json!({"metadata": {"finalizers": null}});
+    cluster.merge(&of(VOLUMES, "v"), force).await;
+    let lost = cluster.until(&of(CLAIMS, "c"), is("Lost")).await;
+    assert_eq!(lost["spec"]["volumeName"], "v");
+    assert_eq!(lost["status"]["capacity"], Value::Null);
+    assert_eq!(
+        cluster.until_told("ClaimLost").await,
+        "Bound claim has lost its PersistentVolume. Data on the volume is lost!"
+    );
+    cluster.create(VOLUMES, volume("v", "2Gi", "/data/v")).await;
+    let found = cluster.until(&of(CLAIMS, "c"), is_bound).await;
+    assert_eq!(found["status"]["capacity"]["storage"], "2Gi");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_volume_goes_with_its_claim_and_takes_its_directory_along() {
+    let cluster = InProcess::start().await;
+    cluster.create(CLASSES, class(json!({}))).await;
+    cluster.create(CLAIMS, claim("c", "fast")).await;
+    let bound = cluster.until(&of(CLAIMS, "c"), is_bound).await;
+    let name = bound["spec"]["volumeName"].as_str().expect("a name");
+    let volume = cluster.until(&of(VOLUMES, name), is_bound).await;
+    let directory = volume["spec"]["hostPath"]["path"].as_str().expect("a path");
+    cluster.delete(&of(VOLUMES, name), Value::Null).await;
+    cluster.delete(&of(CLAIMS, "c"), Value::Null).await;
+    cluster.until_gone(&of(VOLUMES, name)).await;
+    assert!(!std::path::Path::new(directory).exists());
 }
