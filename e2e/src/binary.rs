@@ -3,13 +3,19 @@
 //! Every cluster has a data directory, a home, ports and a range of pod addresses of its own, so that tests run in
 //! parallel. Nothing is skipped: a tool that is missing fails the test and says so.
 
+mod alone;
 mod dig;
 mod http;
+mod lines;
+mod processes;
 mod range;
+mod table;
 mod wait;
 
 pub use dig::{Dug, Record};
 pub use http::{Reply, Watch};
+pub use lines::Lines;
+pub use table::table;
 pub use wait::{eventually, within};
 
 use nix::sys::signal::{Signal, kill};
@@ -394,25 +400,6 @@ impl Cluster {
             &self.data("api.sock"),
             &format!("http://petset{path}"),
         ])
-    }
-
-    /// Processes that run on this data directory, `petset` itself left out: pods' and shims'.
-    pub fn processes(&self) -> Vec<String> {
-        let mark = self.data_dir().display().to_string();
-        let own = self.process.as_ref().map(Child::id);
-        let all = std::fs::read_dir("/proc").expect("this is Linux").flatten();
-        let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        pids.filter(|pid| Some(*pid) != own)
-            .filter_map(|pid| {
-                let read = |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-                let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).replace('\0', " ");
-                let line = text(read("cmdline"));
-                // A pod's process knows its directories by their place inside the pod; its mounts tell where they are.
-                let traces = [line.clone(), text(read("environ")), text(read("mountinfo"))];
-                let ours = traces.iter().any(|trace| trace.contains(&mark));
-                ours.then(|| format!("{pid}: {line}"))
-            })
-            .collect()
     }
 }
 

@@ -1,10 +1,6 @@
 //! What people do with kubectl all day, on StatefulSets and their pods.
 
-use e2e::binary::{Cluster, PATIENCE, eventually, repository, run};
-use serde_json::{Value, json};
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use e2e::binary::{Cluster, Lines, PATIENCE, eventually, repository, run};
 
 /// Two shell pods, available.
 fn two_shells() -> Cluster {
@@ -14,56 +10,6 @@ fn two_shells() -> Cluster {
     assert_eq!(said, "service/db created\nstatefulset.apps/db created\n");
     cluster.until_available("db", 2);
     cluster
-}
-
-fn uid(object: &Value) -> String {
-    object["metadata"]["uid"].as_str().expect("it has one").to_owned()
-}
-
-/// A command whose lines are read as they come; it ends when this is dropped.
-struct Lines {
-    process: Child,
-    lines: Receiver<String>,
-}
-
-impl Lines {
-    fn of(command: &mut Command) -> Self {
-        let mut process = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("kubectl starts");
-        let output = process.stdout.take().expect("it is piped");
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        Self { process, lines }
-    }
-
-    #[track_caller]
-    fn until(&self, what: &str, is_it: impl Fn(&str) -> bool) {
-        let mut seen = Vec::new();
-        loop {
-            match self.lines.recv_timeout(PATIENCE) {
-                Ok(line) if is_it(&line) => return,
-                Ok(line) => seen.push(line),
-                Err(error) => panic!("no line: {what}: {error}; seen: {seen:#?}"),
-            }
-        }
-    }
-}
-
-impl Drop for Lines {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 #[test]
@@ -138,19 +84,56 @@ fn a_set_is_applied_looked_at_and_scaled() {
         );
     }
     assert!(described.contains("SuccessfulCreate"), "{described}");
-    let described = cluster.kubectl("describe pod db-0");
-    let words: Vec<Vec<&str>> = described
+    shows(
+        &cluster,
+        "pod db-0",
+        &[
+            &["Name:", "db-0"],
+            &["Status:", "Running"],
+            &["Controlled", "By:", "StatefulSet/db"],
+            &["ClaimName:", "data-db-0"],
+            &["Ready", "True"],
+            &["Normal", "Scheduled"],
+        ],
+    );
+    shows(
+        &cluster,
+        "pvc data-db-0",
+        &[
+            &["Name:", "data-db-0"],
+            &["Status:", "Bound"],
+            &["Capacity:", "1Mi"],
+            &["Access", "Modes:", "RWO"],
+            &["Used", "By:", "db-0"],
+            &["Normal", "ProvisioningSucceeded"],
+        ],
+    );
+    let volume = cluster.get("pvc data-db-0")["spec"]["volumeName"].clone();
+    let volume = volume.as_str().expect("it is bound");
+    shows(
+        &cluster,
+        &format!("pv {volume}"),
+        &[
+            &["Name:", volume],
+            &["Status:", "Bound"],
+            &["Claim:", "default/data-db-0"],
+            &["Reclaim", "Policy:", "Delete"],
+            &["Finalizers:", "[kubernetes.io/pv-protection]"],
+        ],
+    );
+}
+
+/// `kubectl describe` has lines that begin with these words, in whatever columns.
+#[track_caller]
+fn shows(cluster: &Cluster, what: &str, expected: &[&[&str]]) {
+    let described = cluster.kubectl(&format!("describe {what}"));
+    let lines: Vec<Vec<&str>> = described
         .lines()
         .map(|l| l.split_whitespace().collect())
         .collect();
-    for expected in [
-        vec!["Name:", "db-0"],
-        vec!["Status:", "Running"],
-        vec!["Controlled", "By:", "StatefulSet/db"],
-        vec!["ClaimName:", "data-db-0"],
-        vec!["Ready", "True"],
-    ] {
-        assert!(words.contains(&expected), "no {expected:?} in\n{described}");
+    for words in expected {
+        let is = |line: &Vec<&str>| line.starts_with(words);
+        assert!(lines.iter().any(is), "no {words:?} in\n{described}");
     }
 }
 
@@ -192,77 +175,6 @@ fn the_api_explains_itself() {
 }
 
 #[test]
-fn a_set_is_rolled_out_restarted_and_undone() {
-    let cluster = two_shells();
-    let uids = |cluster: &Cluster| ["pod db-0", "pod db-1"].map(|pod| uid(&cluster.get(pod)));
-    let first = uids(&cluster);
-    let environment = |cluster: &Cluster| {
-        ["pod db-0", "pod db-1"].map(|pod| {
-            let environment = cluster.get(pod)["spec"]["containers"][0]["env"].clone();
-            let all = environment.as_array().cloned().unwrap_or_default();
-            all.iter()
-                .find(|e| e["name"] == "COLOUR")
-                .map(|e| e["value"].clone())
-        })
-    };
-    let mut pods = cluster.watch("/api/v1/namespaces/default/pods?watch=true");
-    assert_eq!(
-        cluster.kubectl("set env sts/db COLOUR=blue"),
-        "statefulset.apps/db env updated\n"
-    );
-    let rolled = cluster.kubectl("rollout status sts/db --timeout=60s");
-    assert!(
-        rolled.contains("partitioned roll out complete: 2 new pods have been updated..."),
-        "{rolled}"
-    );
-    let blue = Some(json!("blue"));
-    assert_eq!(environment(&cluster), [blue.clone(), blue]);
-    let second = uids(&cluster);
-    assert!(first.iter().all(|old| !second.contains(old)));
-    let gone =
-        |event: &Value, pod: &str| event["type"] == "DELETED" && event["object"]["metadata"]["name"] == pod;
-    pods.until("db-0 is replaced", |event| gone(event, "db-0"));
-    assert!(
-        pods.seen.iter().any(|event| gone(event, "db-1")),
-        "from the top down"
-    );
-
-    let history = cluster.kubectl("rollout history sts/db");
-    let revisions: Vec<&str> = history
-        .lines()
-        .filter(|line| line.starts_with(char::is_numeric))
-        .filter_map(|line| line.split_whitespace().next())
-        .collect();
-    assert_eq!(revisions, ["1", "2"], "{history}");
-    assert!(
-        cluster
-            .kubectl("rollout history sts/db --revision=2")
-            .contains("COLOUR")
-    );
-    assert_eq!(
-        cluster.kubectl("rollout undo sts/db"),
-        "statefulset.apps/db rolled back\n"
-    );
-    cluster.kubectl("rollout status sts/db --timeout=60s");
-    assert_eq!(environment(&cluster), [None, None]);
-    let revisions = cluster.get("controllerrevisions");
-    assert_eq!(
-        revisions["items"].as_array().map(Vec::len),
-        Some(2),
-        "the first is used again"
-    );
-
-    let third = uids(&cluster);
-    assert_eq!(
-        cluster.kubectl("rollout restart sts/db"),
-        "statefulset.apps/db restarted\n"
-    );
-    cluster.kubectl("rollout status sts/db --timeout=60s");
-    assert!(uids(&cluster).iter().all(|new| !third.contains(new)));
-    cluster.until_available("db", 2);
-}
-
-#[test]
 fn logs_and_gets_follow() {
     let cluster = two_shells();
     eventually("the log", PATIENCE, || {
@@ -283,8 +195,7 @@ fn logs_and_gets_follow() {
         line.starts_with("db-0") && line.contains("Running")
     });
     // The log of a pod that is gone ends, and with it kubectl.
-    let ended = following.lines.recv_timeout(PATIENCE);
-    assert_eq!(ended, Err(std::sync::mpsc::RecvTimeoutError::Disconnected));
+    assert_eq!(following.end().0, [""; 0]);
     eventually("the new one's log", PATIENCE, || {
         let ran = cluster.try_kubectl("logs db-0 --tail=1 --timestamps");
         ran.out
@@ -299,48 +210,4 @@ fn logs_and_gets_follow() {
     );
     let refused = cluster.try_kubectl("logs db-9").fails();
     assert!(refused.contains("pods \"db-9\" not found"), "{refused}");
-}
-
-#[test]
-fn a_set_is_deleted_with_and_without_its_pods() {
-    let cluster = two_shells();
-    let pods = ["pod db-0", "pod db-1"].map(|pod| uid(&cluster.get(pod)));
-    cluster.kubectl("delete sts db --cascade=orphan");
-    cluster.until_gone("sts db");
-    for (pod, before) in ["pod db-0", "pod db-1"].into_iter().zip(&pods) {
-        let orphan = cluster.until(pod, |pod| pod["metadata"]["ownerReferences"].is_null());
-        assert_eq!(&uid(&orphan), before);
-        assert!(orphan["metadata"]["deletionTimestamp"].is_null(), "{orphan:#}");
-    }
-    // A set of the same name takes them over.
-    let manifest = repository("e2e/manifests/shells.yaml").display().to_string();
-    cluster.kubectl(&format!("apply -f {manifest}"));
-    let set = uid(&cluster.until_available("db", 2));
-    for (pod, before) in ["pod db-0", "pod db-1"].into_iter().zip(&pods) {
-        let adopted = cluster.get(pod);
-        assert_eq!(&uid(&adopted), before);
-        assert_eq!(adopted["metadata"]["ownerReferences"][0]["uid"], set.as_str());
-    }
-    let mut seen = cluster.watch("/api/v1/namespaces/default/pods?watch=true");
-    let mut sets = cluster.watch("/apis/apps/v1/namespaces/default/statefulsets?watch=true");
-    cluster.kubectl("delete sts db --cascade=foreground");
-    let last = sets.until("the set goes", |event| event["type"] == "DELETED");
-    // Its dependants went first: nothing of it is left the moment it is gone.
-    assert_eq!(cluster.kubectl("get pods -o name"), "");
-    let gone =
-        |event: &Value, name: &str| event["type"] == "DELETED" && event["object"]["metadata"]["name"] == name;
-    for name in ["db-0", "db-1"] {
-        if !seen.seen.iter().any(|event| gone(event, name)) {
-            seen.until(name, |event| gone(event, name));
-        }
-    }
-    assert_eq!(uid(&last["object"]), set);
-    let waiting = sets
-        .seen
-        .iter()
-        .any(|event| event["object"]["metadata"]["finalizers"] == json!(["foregroundDeletion"]));
-    assert!(waiting, "{:#?}", sets.seen);
-    for claim in ["pvc data-db-0", "pvc data-db-1"] {
-        assert_eq!(cluster.get(claim)["status"]["phase"], "Bound");
-    }
 }
