@@ -1,6 +1,10 @@
 //! The API over a store in memory with every controller, all in this process: no port, no disk but the
 //! volumes' directory, and time stands still while there is work (`start_paused`).
 
+mod node;
+
+pub use node::{Health, KUBELET, Node};
+
 use apiserver::auth::User;
 use apiserver::{Options, Server};
 use axum::http::{Method, Request};
@@ -22,8 +26,8 @@ pub const PODS: &str = "/api/v1/namespaces/default/pods";
 /// Longer than anything waits for; on a paused clock this is no time.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// How often a condition is looked at.
-const TICK: Duration = Duration::from_millis(1);
+/// How often a condition is looked at: at first, and at least.
+const TICKS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(1));
 
 /// The cluster; dropping it ends its controllers.
 pub struct InProcess {
@@ -31,6 +35,7 @@ pub struct InProcess {
     clock: events::Clock,
     directory: tempfile::TempDir,
     controllers: JoinSet<Result<(), controller::Error>>,
+    options: controller::Options,
 }
 
 impl InProcess {
@@ -61,22 +66,32 @@ impl InProcess {
             root_ca: Some("a certificate".into()),
             ..controller::Options::default()
         };
-        let mut controllers = JoinSet::new();
-        controllers.spawn(controller::run(
-            client.clone(),
-            clock.clone(),
-            options,
-            CancellationToken::new(),
-        ));
-        let this = Self {
+        let mut this = Self {
             client,
             clock,
             directory,
-            controllers,
+            controllers: JoinSet::new(),
+            options,
         };
+        this.start_controllers();
         this.until("/api/v1/namespaces/default/serviceaccounts/default", |_| true)
             .await;
         this
+    }
+
+    fn start_controllers(&mut self) {
+        self.controllers.spawn(controller::run(
+            self.client.clone(),
+            self.clock.clone(),
+            self.options.clone(),
+            CancellationToken::new(),
+        ));
+    }
+
+    /// End the controllers wherever they are, and start them anew.
+    pub async fn restart_controllers(&mut self) {
+        self.controllers.shutdown().await;
+        self.start_controllers();
     }
 
     /// A client of this cluster's API.
@@ -126,6 +141,16 @@ impl InProcess {
             Method::PATCH => "application/merge-patch+json",
             _ => "application/json",
         };
+        self.send_as(content_type, method, path, body).await
+    }
+
+    async fn send_as(
+        &self,
+        content_type: &str,
+        method: Method,
+        path: &str,
+        body: &Value,
+    ) -> Result<Value, kube::Error> {
         let body = if body.is_null() {
             Vec::new()
         } else {
@@ -148,6 +173,26 @@ impl InProcess {
     pub async fn merge(&self, path: &str, patch: Value) -> Value {
         let patched = self.send(Method::PATCH, path, &patch).await;
         patched.unwrap_or_else(|error| panic!("PATCH {path} {patch}: {error}"))
+    }
+
+    /// Patch an object as `kubectl patch` does: lists of containers are merged by name.
+    pub async fn patch(&self, path: &str, patch: Value) -> Value {
+        let strategic = "application/strategic-merge-patch+json";
+        let patched = self.send_as(strategic, Method::PATCH, path, &patch).await;
+        patched.unwrap_or_else(|error| panic!("PATCH {path} {patch}: {error}"))
+    }
+
+    /// Put an object in the place of what is there.
+    pub async fn put(&self, path: &str, object: Value) -> Value {
+        let put = self.send(Method::PUT, path, &object).await;
+        put.unwrap_or_else(|error| panic!("PUT {path} {object}: {error}"))
+    }
+
+    /// The objects of a collection, or of a part that a query selects.
+    pub async fn list(&self, path: &str) -> Vec<Value> {
+        let list = self.get(path).await.unwrap_or_default();
+        let items = list["items"].as_array().cloned();
+        items.unwrap_or_else(|| panic!("{path} is no list: {list:#}"))
     }
 
     /// Delete an object.
@@ -192,7 +237,7 @@ impl InProcess {
     }
 
     async fn wait(&self, path: &str, is_so: impl Fn(Option<&Value>) -> bool) -> Option<Value> {
-        let deadline = Instant::now() + DEADLINE;
+        let began = Instant::now();
         loop {
             let found = self.get(path).await;
             if is_so(found.as_ref()) {
@@ -200,10 +245,11 @@ impl InProcess {
             }
             assert!(self.controllers.len() == 1, "the controllers have ended");
             assert!(
-                Instant::now() < deadline,
+                began.elapsed() < DEADLINE,
                 "{path} never became what it should, but is {found:#?}"
             );
-            sleep(TICK).await;
+            // What takes longer is looked at less often.
+            sleep((began.elapsed() / 16).clamp(TICKS.0, TICKS.1)).await;
         }
     }
 }
