@@ -9,7 +9,7 @@ mod testing;
 
 use crate::runtime::{Cache, Context, Key, Moved, Queue, Teller, tell, watch, work};
 use crate::volume::matching::{claim_class, phase};
-use crate::volume::protection::{claims as mentioned, is_placed};
+use crate::volume::protection::{claims as mentioned, is_active, is_placed};
 use claims::{Step, is_bound, is_exclusive, volume_name};
 use events::{EventType, Recorder};
 use k8s_openapi::api::core::v1::{
@@ -81,8 +81,8 @@ impl Scheduler {
             self.queue.add(moved.key());
         }
         // Somebody may wait for a claim that this pod had for itself.
-        let had = moved.before.as_deref().is_some_and(has_claims);
-        if had && !moved.after.as_deref().is_some_and(has_claims) {
+        let had = moved.before.as_deref().is_some_and(is_active);
+        if had && !moved.after.as_deref().is_some_and(is_active) {
             for name in moved.before.iter().flat_map(|pod| mentioned(pod)) {
                 let key = Key::new(moved.key().namespace, name);
                 if self.claims.get(&key).is_some_and(|claim| is_exclusive(&claim)) {
@@ -133,12 +133,6 @@ impl Scheduler {
         let waiting = pods.iter().filter(|pod| !is_placed(pod) && concerned(pod));
         waiting.for_each(|pod| self.queue.add(Key::of(pod.as_ref())));
     }
-}
-
-/// Has the pod its claims for itself now: placed and not finished?
-fn has_claims(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    is_placed(pod) && !matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 /// Observing.
@@ -205,7 +199,7 @@ impl Scheduler {
         let others = pods.list(&ListParams::default()).await?.items;
         let others = others
             .iter()
-            .filter(|pod| has_claims(pod) && pod.name_any() != key.name);
+            .filter(|pod| is_active(pod) && pod.name_any() != key.name);
         let in_use = others
             .flat_map(mentioned)
             .filter(|name| claims.get(*name).is_some_and(is_exclusive))

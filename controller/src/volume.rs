@@ -228,10 +228,10 @@ impl Volumes {
     fn users(&self, claim: &Key) -> claim::Users {
         let mut pods = self.pods.in_namespace(&claim.namespace);
         pods.retain(|pod| protection::claims(pod).any(|name| name == claim.name));
-        let (placed, waiting): (Vec<_>, Vec<_>) = pods.iter().partition(|pod| protection::is_placed(pod));
+        let waiting = pods.iter().filter(|pod| !protection::is_placed(pod));
         claim::Users {
-            waiting: waiting.iter().map(|pod| pod.name_any()).collect(),
-            placed: !placed.is_empty(),
+            waiting: waiting.map(|pod| pod.name_any()).collect(),
+            placed: pods.iter().any(|pod| protection::is_active(pod)),
         }
     }
 
@@ -303,4 +303,33 @@ fn default_class(mut classes: Vec<StorageClass>) -> Option<String> {
     classes.sort_by_key(|class| std::cmp::Reverse(class.name_any()));
     let newest = classes.into_iter().max_by_key(ResourceExt::creation_timestamp);
     newest.map(|class| class.name_any())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    #[test]
+    fn the_newest_class_that_is_marked_is_the_default_one() {
+        let class = |name: &str, second: i64, mark: Option<(&str, &str)>| {
+            let mut class = testing::class(name, serde_json::json!({}));
+            let created = jiff::Timestamp::from_second(second).unwrap();
+            class.metadata.creation_timestamp = Some(Time(created));
+            class.metadata.annotations = mark.map(|(key, value)| [(key.into(), value.into())].into());
+            class
+        };
+        let [mark, older_mark] = DEFAULT_CLASS.map(|key| Some((key, "true")));
+        let table = [
+            (vec![], None),
+            (vec![class("a", 1, None)], None),
+            (vec![class("a", 1, Some((DEFAULT_CLASS[0], "false")))], None),
+            (vec![class("a", 1, older_mark), class("b", 2, None)], Some("a")),
+            (vec![class("a", 1, mark), class("b", 2, mark)], Some("b")),
+            (vec![class("b", 2, mark), class("a", 2, mark)], Some("a")),
+        ];
+        for (classes, expected) in table {
+            assert_eq!(default_class(classes.clone()).as_deref(), expected, "{classes:?}");
+        }
+    }
 }

@@ -65,7 +65,25 @@ async fn a_class_makes_a_directory_and_its_policy_removes_it() {
         "example.com/disk"
     );
     std::fs::write(directory.join("index.html"), "hello").expect("the directory is there");
-    cluster.until_told("ProvisioningSucceeded").await;
+    for (reason, text) in [
+        (
+            "ExternalProvisioning",
+            "Waiting for a volume to be created either by the external provisioner 'example.com/disk' or manually \
+             by the system administrator. If volume creation is delayed, please verify that the provisioner is \
+             running and correctly registered."
+                .to_owned(),
+        ),
+        (
+            "Provisioning",
+            "External provisioner is provisioning volume for claim \"default/www-web-0\"".to_owned(),
+        ),
+        (
+            "ProvisioningSucceeded",
+            format!("Successfully provisioned volume {name}"),
+        ),
+    ] {
+        assert_eq!(cluster.until_told(reason).await, text);
+    }
     cluster.delete(&of(CLAIMS, "www-web-0"), Value::Null).await;
     cluster.until_gone(&of(VOLUMES, &name)).await;
     assert!(!directory.exists());

@@ -197,23 +197,39 @@ async fn a_claim_for_one_pod_is_had_by_one_pod_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_claim_for_one_node_may_be_shared_by_its_pods() {
+    let cluster = InProcess::start().await;
+    add_node(&cluster, "node").await;
+    cluster.create(VOLUMES, volume("v", "1Gi", "/data/v")).await;
+    cluster.create(CLAIMS, claim("c", "")).await;
+    for name in ["a", "b"] {
+        cluster.create(PODS, pod(name, "c")).await;
+        cluster.until(&of(PODS, name), is_scheduled).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn class_volume_claim_and_pod_may_come_in_any_order() {
-    let objects = [
-        (CLASSES, delayed("kubernetes.io/no-provisioner")),
-        (VOLUMES, pasted("v")),
-        (CLAIMS, claim("c", "fast")),
-        (PODS, pod("p", "c")),
-    ];
-    for order in orders(objects.len()) {
-        let cluster = InProcess::start().await;
-        add_node(&cluster, "node").await;
+    let cluster = InProcess::start().await;
+    add_node(&cluster, "node").await;
+    for (number, order) in orders(4).into_iter().enumerate() {
+        let name = &format!("n{number}");
+        let mut class = delayed("kubernetes.io/no-provisioner");
+        class["metadata"]["name"] = name.as_str().into();
+        let volume = with_spec(pasted(name), json!({"storageClassName": name}));
+        let objects = [
+            (CLASSES, class),
+            (VOLUMES, volume),
+            (CLAIMS, claim(name, name)),
+            (PODS, pod(name, name)),
+        ];
         for index in order {
             let (path, object) = &objects[index];
             cluster.create(path, object.clone()).await;
         }
-        cluster.until(&of(PODS, "p"), is_scheduled).await;
-        let bound = cluster.until(&of(CLAIMS, "c"), is_bound).await;
-        assert_eq!(bound["spec"]["volumeName"], "v");
+        cluster.until(&of(PODS, name), is_scheduled).await;
+        let bound = cluster.until(&of(CLAIMS, name), is_bound).await;
+        assert_eq!(bound["spec"]["volumeName"], *name);
     }
 }
 

@@ -83,7 +83,8 @@ pub fn misfit(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Optio
 }
 
 /// The volume that an unbound claim gets: one that already names it, if it can serve it at all, else the
-/// smallest free one that fits; of equally large ones the first by name.
+/// smallest free one that fits; of equally large ones the first by name. Which nodes reach it is not asked: upstream
+/// leaves that to the scheduler, which sees only claims that wait for it before they are bound.
 pub fn find<'a, V: Borrow<PersistentVolume>>(
     claim: &PersistentVolumeClaim,
     volumes: &'a [V],

@@ -42,6 +42,12 @@ pub fn is_placed(pod: &Pod) -> bool {
     node.is_some_and(|node| !node.is_empty())
 }
 
+/// Can the pod use its claims now: has it a node, and has it not finished?
+pub fn is_active(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    is_placed(pod) && !matches!(phase, Some("Succeeded" | "Failed"))
+}
+
 /// Has the scheduler looked for a node and found none?
 pub fn is_unschedulable(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
