@@ -4,6 +4,7 @@
 mod sets;
 
 mod availability;
+mod beyond;
 mod identity;
 mod ordinals;
 mod peers;

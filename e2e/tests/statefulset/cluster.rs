@@ -42,7 +42,7 @@ impl Cluster {
         let node = Node::start(&api).await;
         let annotations = json!({"storageclass.kubernetes.io/is-default-class": "true"});
         let class = json!({"metadata": {"name": "directories", "annotations": annotations},
-            "provisioner": "petset.dev/directory"});
+            "provisioner": "petset.dev/directory", "allowVolumeExpansion": true});
         api.create("/apis/storage.k8s.io/v1/storageclasses", class).await;
         let service =
             json!({"metadata": {"name": "nginx"}, "spec": {"clusterIP": "None", "selector": {"app": "web"}}});

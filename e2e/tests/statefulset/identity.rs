@@ -75,6 +75,57 @@ async fn pods_that_return_after_a_scale_to_0_have_the_claims_they_had() {
     assert!(returned.values().zip(pods.values()).all(|(new, old)| new != old));
 }
 
+/// R23, R25: what a template says about these does not count.
+#[tokio::test(start_paused = true)]
+async fn a_pods_name_and_claims_win_over_what_the_template_says() {
+    let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": {
+        "hostname": "somebody", "subdomain": "somewhere",
+        "volumes": [{"name": "www", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}],
+        "containers": [{"name": "c", "image": "nginx:1"}],
+    }});
+    let claims = json!([claim_template("www")]);
+    let cluster =
+        Cluster::with(json!({"replicas": 1, "template": template, "volumeClaimTemplates": claims})).await;
+    let spec = cluster.pod("web-0").await["spec"].clone();
+    assert_eq!(
+        (&spec["hostname"], &spec["subdomain"]),
+        (&json!("web-0"), &json!("nginx"))
+    );
+    let volumes = spec["volumes"].as_array().expect("volumes");
+    let find = |name: &str| {
+        volumes
+            .iter()
+            .filter(|volume| volume["name"] == name)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(find("www").len(), 1);
+    assert_eq!(
+        find("www")[0]["persistentVolumeClaim"],
+        json!({"claimName": "www-web-0"})
+    );
+    assert_eq!(find("tmp")[0]["emptyDir"], json!({}));
+}
+
+/// R24.
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_loses_the_label_with_its_name_gets_it_back() {
+    let cluster = Cluster::with(json!({"replicas": 2})).await;
+    let before = cluster.uids(PODS).await;
+    let label = "statefulset.kubernetes.io/pod-name";
+    cluster
+        .change_pod("web-1", json!({"metadata": {"labels": {label: "web-0"}}}))
+        .await;
+    cluster
+        .until_pod("web-1", |pod| pod["metadata"]["labels"][label] == "web-1")
+        .await;
+    assert_eq!(cluster.uids(PODS).await, before);
+    let told = cluster.until_told("SuccessfulUpdate").await;
+    assert!(
+        told.ends_with("Pod web-1 in StatefulSet web successful"),
+        "{told}"
+    );
+}
+
 /// R14: the name that Kubernetes 1.36 gives this very template; defaults and bytes are its own.
 #[tokio::test(start_paused = true)]
 async fn a_revision_has_the_name_that_kubernetes_gives_it() {

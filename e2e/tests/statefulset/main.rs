@@ -4,6 +4,7 @@
 
 mod cluster;
 
+mod beyond;
 mod collection;
 mod identity;
 mod membership;

@@ -137,6 +137,26 @@ async fn a_revision_that_a_pod_was_made_from_is_kept_whatever_the_limit() {
     assert_eq!(numbers, [3]);
 }
 
+/// R18: without the object nobody knows what the old template was, so that what it was counts as done.
+#[tokio::test(start_paused = true)]
+async fn a_current_revision_that_somebody_deletes_gives_way_to_the_update_revision() {
+    let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 2}});
+    let cluster = Cluster::with(json!({"replicas": 2, "updateStrategy": strategy})).await;
+    let first = text(&cluster.status("currentRevision").await);
+    cluster.change_image("nginx:2").await;
+    cluster
+        .until_set(|set| set["status"]["updateRevision"] != first.as_str())
+        .await;
+    cluster.delete(&format!("{REVISIONS}/{first}"), Value::Null).await;
+    let old = uid(&cluster.pod("web-0").await);
+    cluster.delete_pod("web-0").await;
+    let pod = cluster.until_pod("web-0", |pod| uid(pod) != old).await;
+    assert_eq!(pod["spec"]["containers"][0]["image"], "nginx:2");
+    cluster
+        .until_set(|set| set["status"]["currentRevision"] == set["status"]["updateRevision"])
+        .await;
+}
+
 /// R17.
 #[tokio::test(start_paused = true)]
 async fn a_name_that_another_revision_has_makes_a_collision_that_is_counted() {
