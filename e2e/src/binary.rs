@@ -208,10 +208,12 @@ impl Cluster {
         command.spawn().expect("petset starts")
     }
 
-    /// As [`Cluster::spawn`], and it is stopped with the cluster, before `petset` itself.
-    pub fn spawn_beside(&mut self, name: &str, arguments: &[&str]) {
+    /// As [`Cluster::spawn`], and it is stopped with the cluster, before `petset` itself. Its process id.
+    pub fn spawn_beside(&mut self, name: &str, arguments: &[&str]) -> u32 {
         let process = self.spawn(name, arguments);
+        let pid = process.id();
         self.beside.push(process);
+        pid
     }
 
     /// Where the output of what [`Cluster::spawn`] started is.
