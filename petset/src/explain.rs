@@ -11,8 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
 use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
-use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::Write;
 
 /// How many of the set's latest warnings are shown.
 const MOST_WARNINGS: usize = 3;
@@ -78,29 +77,43 @@ fn actions(plan: &Plan) -> Vec<String> {
 fn text(key: &Key, observed: &Observed, plan: &Plan, warnings: &[Event], now: Timestamp) -> String {
     let mut text = headline(key, observed);
     let actions = actions(plan);
-    let mut section = |title: &str, lines: Vec<String>| {
-        if !lines.is_empty() {
-            let lines: String = lines.iter().map(|line| format!("  {line}\n")).collect();
-            // A String takes everything.
-            let _ = write!(text, "{title}\n{lines}");
-        }
-    };
     let is_done = actions.is_empty() && plan.waits.is_empty();
-    section("Next:", actions);
-    section(
-        "Waiting for:",
-        plan.waits.iter().map(ToString::to_string).collect(),
-    );
-    let message = |event: &Event| event.message.clone().unwrap_or_default();
-    section("Latest warnings:", warnings.iter().map(message).collect());
+    text += &section("Next:", &actions);
+    let waits: Vec<_> = plan.waits.iter().map(ToString::to_string).collect();
+    text += &section("Waiting for:", &waits);
+    text += &section("Wrong:", &complaints(observed));
     if is_done {
         text += "Nothing to do: the set is what it should be.\n";
+    } else {
+        let warnings = warnings.iter().filter_map(|event| event.message.clone());
+        text += &section("Latest warnings:", &warnings.collect::<Vec<_>>());
     }
     if let Some(at) = plan.wake_at {
         let seconds = at.duration_since(now).as_secs().max(0);
-        let _ = writeln!(text, "Looked at again in {seconds}s, or when anything changes.");
+        text += &format!("Looked at again in {seconds}s, or when anything changes.\n");
     }
     text
+}
+
+/// A title and its lines; nothing if there are none.
+fn section(title: &str, lines: &[String]) -> String {
+    if lines.is_empty() {
+        return String::new();
+    }
+    format!("{title}\n  {}\n", lines.join("\n  "))
+}
+
+/// What the set's conditions say is wrong besides what it waits for.
+fn complaints(observed: &Observed) -> Vec<String> {
+    let conditions = observed
+        .set
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    let bad = conditions.filter(|condition| {
+        condition.status == "False" && !["Available", "Progressing"].contains(&condition.type_.as_str())
+    });
+    bad.filter_map(|condition| condition.message.clone()).collect()
 }
 
 fn headline(key: &Key, observed: &Observed) -> String {
