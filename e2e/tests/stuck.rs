@@ -1,7 +1,7 @@
 //! A StatefulSet that does not get on says why, and petset's own annotations help it along.
 
 use e2e::binary::{Cluster, PATIENCE, eventually, run};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A set of two whose containers run this command; with a volume each.
 fn manifest(command: &str, storage: &str, annotations: &str) -> String {
@@ -132,13 +132,18 @@ fn a_missing_governing_service_is_told_once_and_forgotten_when_it_comes() {
     });
     let wrong = explain(&cluster);
     assert!(wrong.contains("clusterIP: None"), "{wrong}");
-    cluster.write("service.yaml", "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {clusterIP: None, selector: {app: other}}}");
-    cluster.kubectl("apply -f service.yaml");
+    let govern = |app: &str| {
+        let spec = json!({"clusterIP": "None", "selector": {"app": app}});
+        let service =
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec});
+        cluster.write("service.json", &service.to_string());
+        cluster.kubectl("apply -f service.json");
+    };
+    govern("other");
     cluster.until("sts web", |set| {
         condition(set, "GoverningService")["reason"] == "ServiceSelectsOthers"
     });
-    cluster.write("service.yaml", "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {clusterIP: None, selector: {app: web}}}");
-    cluster.kubectl("apply -f service.yaml");
+    govern("web");
     cluster.until("sts web", |set| {
         condition(set, "GoverningService")["status"] == "True"
     });
