@@ -6,12 +6,15 @@ pub mod action;
 pub mod claim;
 pub mod directory;
 pub mod expand;
+pub mod last_use;
 pub mod matching;
 pub mod protection;
 pub mod provision;
+pub mod quota;
 pub mod reclaim;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod usage;
 
 use crate::runtime::{Cache, Context, Key, Moved, Queue, Teller, tell, watch, work};
 use action::Action;
@@ -21,10 +24,12 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::ListParams;
 use kube::runtime::watcher::Config;
 use kube::{Api, ResourceExt};
+use last_use::LastUse;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use usage::Usage;
 
 /// Marks the class that claims get which do not say any; the second is its older name.
 const DEFAULT_CLASS: [&str; 2] = [
@@ -69,6 +74,8 @@ struct Volumes {
     volumes: Cache<PersistentVolume>,
     pods: Cache<Pod>,
     teller: Teller,
+    usage: Usage,
+    last_use: LastUse,
 }
 
 /// Bind, provision, protect and reclaim, for ever.
@@ -83,6 +90,8 @@ pub async fn run(context: Context) {
     );
     let (teller, telling) = Teller::new();
     let this = Volumes {
+        usage: Usage::new(context.options.volumes_dir.clone()),
+        last_use: LastUse::new(context.clock.clone()),
         context,
         queue: Queue::default(),
         claims: Cache::default(),
@@ -103,6 +112,9 @@ pub async fn run(context: Context) {
             .class_moved(&moved)),
         work(&this.queue, concurrent, |concern| this.sync(concern)),
         tell(telling, recorder),
+        this.usage
+            .run(client.clone(), &this.claims, &this.volumes, &this.teller),
+        this.last_use.run(client.clone()),
     );
 }
 
@@ -120,6 +132,7 @@ impl Volumes {
 
     fn volume_moved(&self, moved: &Moved<PersistentVolume>) {
         let name = moved.key().name;
+        self.usage.volume_moved(&name);
         for volume in [&moved.before, &moved.after].into_iter().flatten() {
             match volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref()) {
                 Some(reference) => self.queue.add(Concern::Claim(Key::new(
@@ -133,6 +146,9 @@ impl Volumes {
     }
 
     fn pod_moved(&self, moved: &Moved<Pod>) {
+        if let (Some(pod), None) = (&moved.before, &moved.after) {
+            self.last_use.pod_gone(pod, &self.claims, &self.volumes);
+        }
         // For the claims it mentions counts that it has got a node, is found to get none, or has gone
         // (P8, P10). A new one is the scheduler's business first.
         let standing = |pod: &Pod| (protection::is_placed(pod), protection::is_unschedulable(pod));

@@ -4,9 +4,12 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// Make the directory and those above it; one that is there is kept with all that is in it.
+/// Make the directory and those above it; one that is there is kept with all that is in it. Where the file system
+/// can limit what a directory holds, it is made ready for that.
 pub fn make(path: &Path) -> io::Result<()> {
-    fs::create_dir_all(path)
+    fs::create_dir_all(path)?;
+    super::quota::adopt(path);
+    Ok(())
 }
 
 /// Fail if there is no directory.
@@ -20,6 +23,10 @@ pub fn check(path: &Path) -> io::Result<()> {
 /// Remove the directory and all that is in it. Symlinks are removed, never followed; what is not there
 /// is removed already. `path` must be one that `provision::directory` has called ours.
 pub fn remove(path: &Path) -> io::Result<()> {
+    super::quota::forgetting(path, || remove_tree(path))
+}
+
+fn remove_tree(path: &Path) -> io::Result<()> {
     let removed = match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
