@@ -21,8 +21,10 @@ pub struct Arguments {
 pub enum Command {
     /// Start a whole cluster and keep it in the foreground until Ctrl-C
     Up(Up),
-    /// Say what runs: URLs, DNS address, pid, version, uptime
+    /// Say what runs: URLs, DNS address, pid, version, uptime; and what each claim uses
     Status(Status),
+    /// List claims, volumes and directories that nobody needs any more, or remove some of them
+    Volumes(Volumes),
     /// Print the path of the kubeconfig that `up` wrote
     Kubeconfig(Data),
     /// Say what a StatefulSet does next and what it waits for
@@ -41,7 +43,7 @@ pub enum Command {
 #[derive(Args, Clone, Debug)]
 pub struct Data {
     /// Directory for objects, volumes, pods and credentials [default: petset in the XDG data directory]
-    #[arg(long, env = "PETSET_DATA_DIR", value_name = "DIR")]
+    #[arg(long, env = "PETSET_DATA_DIR", value_name = "DIR", global = true)]
     pub data_dir: Option<PathBuf>,
 }
 
@@ -186,6 +188,74 @@ pub struct Explain {
     pub data: Data,
 }
 
+/// `petset volumes`
+#[derive(Args, Clone, Debug)]
+pub struct Volumes {
+    #[command(flatten)]
+    pub data: Data,
+    #[command(flatten)]
+    pub scope: Scope,
+    /// List all claims, volumes and directories, not only what nobody needs
+    #[arg(long, env = "PETSET_ALL")]
+    pub all: bool,
+    /// Form of the answer
+    #[arg(short = 'o', long, env = "PETSET_OUTPUT", value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    #[command(subcommand)]
+    pub command: Option<VolumesCommand>,
+}
+
+/// Which namespaces are looked at.
+#[derive(Args, Clone, Debug)]
+pub struct Scope {
+    /// Namespace of the claims; volumes and directories count to that of the claim they were made for
+    #[arg(
+        short = 'n',
+        long,
+        env = "PETSET_NAMESPACE",
+        value_name = "NAME",
+        default_value = "default",
+        global = true
+    )]
+    pub namespace: String,
+    /// All namespaces
+    #[arg(short = 'A', long, env = "PETSET_ALL_NAMESPACES", global = true)]
+    pub all_namespaces: bool,
+}
+
+impl Scope {
+    /// ` in namespace default`, or nothing for all of them.
+    pub fn place(&self) -> String {
+        if self.all_namespaces {
+            String::new()
+        } else {
+            format!(" in namespace {}", self.namespace)
+        }
+    }
+}
+
+/// What can be done with volumes.
+#[derive(Clone, Debug, Subcommand)]
+pub enum VolumesCommand {
+    /// Remove leftovers: those that are named, or all that are listed, once you have confirmed it
+    ///
+    /// Nothing that a pod uses or a StatefulSet wants is ever removed. On a terminal the list is shown and a question
+    /// asked; elsewhere naming things, or --yes, is the consent. A claim's data goes with it if the reclaim policy is
+    /// Delete; a Released, Failed or Available volume goes with its data if that is in a directory that petset made.
+    Prune(Prune),
+}
+
+/// `petset volumes prune`
+#[derive(Args, Clone, Debug)]
+pub struct Prune {
+    /// What to remove: www-web-3 or pvc/www-web-3 (a claim), pv/NAME (a volume), dir/NAME (a directory)
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Do not ask
+    #[arg(short = 'y', long, env = "PETSET_YES")]
+    pub yes: bool,
+}
+
 /// `petset apiserver`
 #[derive(Args, Clone, Debug)]
 pub struct Apiserver {
@@ -269,10 +339,12 @@ mod tests {
 
     #[test]
     fn every_flag_is_also_an_environment_variable() {
-        for command in Arguments::command().get_subcommands() {
+        let all = Arguments::command();
+        let nested = all.get_subcommands().flat_map(clap::Command::get_subcommands);
+        for command in all.get_subcommands().chain(nested) {
             for flag in command
                 .get_arguments()
-                .filter(|a| !a.is_positional() && !["help", "version"].contains(&a.get_id().as_str()))
+                .filter(|a| !["help", "version"].contains(&a.get_id().as_str()) && !a.is_positional())
             {
                 let variable = flag.get_env().and_then(|e| e.to_str()).unwrap_or_default();
                 assert!(

@@ -29,7 +29,7 @@ pub async fn running(remote: &Remote, data: &Data) -> anyhow::Result<kube::Clien
     if remote.kubeconfig.is_some() {
         return Ok(self::remote(remote).await?.0);
     }
-    let data = DataDir::open(data.data_dir.as_deref())?;
+    let data = DataDir::existing(data.data_dir.as_deref())?;
     let Some(running) = data.running()? else {
         bail!(
             "nothing runs on {} (start it with: petset up; or say which API server is meant with --kubeconfig)",

@@ -46,18 +46,35 @@ pub struct Lock {
 impl DataDir {
     /// `given`, else `petset` in the XDG data directory; made absolute, and created (0700).
     pub fn open(given: Option<&Path>) -> anyhow::Result<Self> {
-        let path = match given {
-            Some(path) => path.to_owned(),
-            None => default_path()?,
-        };
-        let path =
-            std::path::absolute(&path).with_context(|| format!("data directory {}", path.display()))?;
+        let path = chosen(given)?;
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&path)
             .with_context(|| format!("cannot create the data directory {}", path.display()))?;
         Ok(Self(path))
+    }
+
+    /// The same directory for whoever only looks: nothing is created, and one in which there has never been a petset is
+    /// an error.
+    pub fn existing(given: Option<&Path>) -> anyhow::Result<Self> {
+        let data = Self(chosen(given)?);
+        let lock = data.0.join("lock");
+        if !lock
+            .try_exists()
+            .with_context(|| format!("cannot look at {}", lock.display()))?
+        {
+            bail!(
+                "nothing runs on {path}: there is no petset there (start one with: petset up --data-dir {path})",
+                path = data.0.display()
+            );
+        }
+        Ok(data)
+    }
+
+    /// What to tell somebody who needs a petset that runs on this directory.
+    pub fn nothing_runs(&self) -> String {
+        format!("nothing runs on {} (start it with: petset up)", self.0.display())
     }
 
     /// The directory.
@@ -175,6 +192,14 @@ pub fn write_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     written.with_context(|| format!("cannot write {}", path.display()))
 }
 
+fn chosen(given: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let path = match given {
+        Some(path) => path.to_owned(),
+        None => default_path()?,
+    };
+    std::path::absolute(&path).with_context(|| format!("data directory {}", path.display()))
+}
+
 fn default_path() -> anyhow::Result<PathBuf> {
     let absolute = |name: &str| {
         std::env::var_os(name)
@@ -205,6 +230,21 @@ mod tests {
         );
         drop(held);
         data.lock().expect("free again");
+    }
+
+    #[test]
+    fn looking_for_a_petset_makes_no_directory() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        for path in [directory.path().to_owned(), directory.path().join("nowhere")] {
+            let refused = DataDir::existing(Some(&path))
+                .expect_err("there is none")
+                .to_string();
+            assert!(refused.contains("there is no petset there"), "{refused}");
+        }
+        assert!(!directory.path().join("nowhere").exists());
+        let data = DataDir::open(Some(directory.path())).expect("opened");
+        drop(data.lock().expect("locked"));
+        DataDir::existing(Some(directory.path())).expect("there was one");
     }
 
     #[test]

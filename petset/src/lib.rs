@@ -10,4 +10,6 @@ pub mod explain;
 pub mod manifest;
 pub mod nodes;
 pub mod status;
+pub mod table;
 pub mod up;
+pub mod volumes;

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use petset::args::{Arguments, Command, Log, LogFormat};
-use petset::{component, data::DataDir, explain, status, up};
+use petset::{component, data::DataDir, explain, status, up, volumes};
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -21,8 +21,9 @@ fn main() -> ExitCode {
         Command::Kubelet(arguments) => run(Some(arguments.log), component::kubelet(arguments)),
         Command::Dns(arguments) => run(Some(arguments.log), component::dns(arguments)),
         Command::Explain(arguments) => run(None, explain::run(arguments)),
-        Command::Status(arguments) => status::print(&arguments),
-        Command::Kubeconfig(data) => DataDir::open(data.data_dir.as_deref())
+        Command::Status(arguments) => run(None, status::print(arguments)),
+        Command::Volumes(arguments) => run(None, volumes::run(arguments)),
+        Command::Kubeconfig(data) => DataDir::existing(data.data_dir.as_deref())
             .and_then(|data| Ok(writeln!(std::io::stdout(), "{}", data.kubeconfig().display())?)),
     };
     match result {

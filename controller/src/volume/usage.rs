@@ -10,6 +10,7 @@ use super::{matching, provision, quota};
 use crate::runtime::{Cache, Key, Queue, Teller, work};
 use ::events::EventType;
 use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::ListParams;
 use kube::{Api, Resource, ResourceExt};
 use std::collections::{HashMap, HashSet};
@@ -211,24 +212,38 @@ fn warning(claim: &PersistentVolumeClaim, volume: &str, path: &Path, used: u64, 
 
 /// The volume's capacity in whole bytes, rounded up.
 pub fn capacity_bytes(volume: &PersistentVolume) -> u64 {
-    let nanos = matching::capacity(volume).max(0);
-    u64::try_from(nanos.saturating_add(999_999_999) / 1_000_000_000).unwrap_or(u64::MAX)
+    whole(matching::capacity(volume))
 }
 
-/// Bytes as people read them: `512`, `4.0Ki`, `1.2Gi`. Rounded to the nearest tenth.
+/// A quantity of storage in whole bytes, rounded up; 0 for what is no quantity.
+pub fn storage_bytes(quantity: &Quantity) -> u64 {
+    whole(crate::quantity::nanos(quantity).unwrap_or(0))
+}
+
+fn whole(nanos: i128) -> u64 {
+    u64::try_from(nanos.max(0).saturating_add(999_999_999) / 1_000_000_000).unwrap_or(u64::MAX)
+}
+
+/// Bytes as people read them: `512`, `1Gi`, and with a decimal what is not exactly that: `1.2Gi`.
 pub fn binary(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
-    if bytes < 1024 {
-        return bytes.to_string();
-    }
+    let mut exact = bytes;
+    // Tenths of the unit, rounded to the nearest.
     let mut tenths = u128::from(bytes) * 10;
-    let mut unit = 0;
-    tenths = (tenths + 512) / 1024;
-    while tenths >= 10240 && unit + 1 < UNITS.len() {
+    let mut shown = bytes.to_string();
+    for unit in UNITS {
+        if tenths < 10_240 {
+            break;
+        }
         tenths = (tenths + 512) / 1024;
-        unit += 1;
+        let is_whole = exact % 1024 == 0;
+        exact = if is_whole { exact / 1024 } else { 1 };
+        shown = match is_whole {
+            true => format!("{exact}{unit}"),
+            false => format!("{}.{}{unit}", tenths / 10, tenths % 10),
+        };
     }
-    format!("{}.{}{}", tenths / 10, tenths % 10, UNITS[unit])
+    shown
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -289,7 +304,7 @@ mod tests {
         let text = warning(&claim, "pvc-1", Path::new("/data/volumes/d"), 3 << 29, 1 << 30);
         assert_eq!(
             text,
-            "claim default/www-web-0 uses 1.5Gi of its capacity 1.0Gi (volume pvc-1), and this file system does not \
+            "claim default/www-web-0 uses 1.5Gi of its capacity 1Gi (volume pvc-1), and this file system does not \
              hold it to that: remove data in /data/volumes/d, or ask for more: kubectl -n default patch pvc www-web-0 \
              -p '{\"spec\":{\"resources\":{\"requests\":{\"storage\":\"SIZE\"}}}}'"
         );
@@ -300,9 +315,12 @@ mod tests {
         let table = [
             (0, "0"),
             (1023, "1023"),
-            (1024, "1.0Ki"),
+            (1024, "1Ki"),
             (1536, "1.5Ki"),
-            (1 << 20, "1.0Mi"),
+            (1 << 20, "1Mi"),
+            (16 << 20, "16Mi"),
+            (5 << 28, "1.3Gi"),
+            ((1 << 30) + 1, "1.0Gi"),
             ((1 << 20) - 1, "1.0Mi"),
             (1_288_490_189, "1.2Gi"),
             (u64::MAX, "16.0Ei"),

@@ -73,6 +73,7 @@ fn become_user(spec: &Spec) -> Result<(), String> {
     if !Uid::effective().is_root() {
         return Ok(());
     }
+    give_up_quota_exemption();
     if spec.user.is_some() || spec.group.is_some() || !spec.groups.is_empty() {
         let groups: Vec<Gid> = spec.groups.iter().map(|g| Gid::from_raw(*g)).collect();
         nix::unistd::setgroups(&groups).map_err(failed("cannot set groups".into()))?;
@@ -84,6 +85,14 @@ fn become_user(spec: &Spec) -> Result<(), String> {
         nix::unistd::setuid(Uid::from_raw(user)).map_err(failed(format!("cannot become user {user}")))?;
     }
     Ok(())
+}
+
+/// Not even a pod's root may write past a quota, or the size of a volume would not be enforced for it. Container runtimes
+/// withhold this capability, too.
+fn give_up_quota_exemption() {
+    const CAP_SYS_RESOURCE: libc::c_ulong = 24;
+    // SAFETY: takes numbers only. It fails only for a process that has no such capability to pass on.
+    unsafe { libc::prctl(libc::PR_CAPBSET_DROP, CAP_SYS_RESOURCE, 0, 0, 0) };
 }
 
 /// Where the program is: as `execvp` would look for it in the container's own `PATH`.
