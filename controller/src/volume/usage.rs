@@ -236,7 +236,7 @@ pub fn binary(bytes: u64) -> String {
             break;
         }
         tenths = (tenths + 512) / 1024;
-        let is_whole = exact % 1024 == 0;
+        let is_whole = exact.is_multiple_of(1024);
         exact = if is_whole { exact / 1024 } else { 1 };
         shown = match is_whole {
             true => format!("{exact}{unit}"),
