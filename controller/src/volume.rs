@@ -4,6 +4,8 @@
 mod act;
 pub mod action;
 pub mod claim;
+#[cfg(test)]
+mod convergence;
 pub mod directory;
 pub mod expand;
 pub mod last_use;
