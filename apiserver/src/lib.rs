@@ -33,6 +33,7 @@ pub mod table;
 pub mod validation;
 mod verbs;
 pub mod version;
+pub mod yaml;
 
 pub use router::router;
 pub use server::{Options, Server};

@@ -154,7 +154,7 @@ impl Output {
     /// A value in this form's encoding.
     pub fn encode(self, value: &Value, pretty: bool) -> Bytes {
         let text = match (self, pretty) {
-            (Output::Yaml, _) => serde_yaml_ng::to_string(value).expect("a JSON value has a YAML form"),
+            (Output::Yaml, _) => crate::yaml::write(value),
             (_, true) => format!("{value:#}"),
             (_, false) => format!("{value}\n"),
         };

@@ -1,7 +1,7 @@
 //! Reading manifests: files, directories, standard input; YAML with several documents, JSON, Lists.
 
-use anyhow::{Context, bail};
-use serde::Deserialize;
+use anyhow::{Context, anyhow, bail};
+use apiserver::yaml;
 use serde_json::Value;
 use std::fs;
 use std::io::Read;
@@ -65,10 +65,9 @@ fn read(path: &Path) -> anyhow::Result<Vec<Manifest>> {
 /// Parse text; the error says which document and line is wrong.
 fn parse(source: &str, text: &str) -> anyhow::Result<Vec<Manifest>> {
     let mut manifests = Vec::new();
-    for (number, document) in serde_yaml_ng::Deserializer::from_str(text).enumerate() {
+    for (number, document) in yaml::documents(text).into_iter().enumerate() {
         let origin = format!("{source}, document {}", number + 1);
-        // The parser counts lines from the start of the whole text.
-        let value = Value::deserialize(document).with_context(|| origin.clone())?;
+        let value = document.map_err(|why| anyhow!("{origin}: {why}"))?;
         flatten(&origin, value, &mut manifests)?;
     }
     if manifests.is_empty() {
@@ -92,14 +91,14 @@ fn flatten(origin: &str, value: Value, manifests: &mut Vec<Manifest>) -> anyhow:
                 return Ok(());
             }
             let metadata = map.get("metadata");
-            let named = |key: &str| {
-                metadata
-                    .and_then(|m| m.get(key))
-                    .and_then(Value::as_str)
-                    .is_some()
-            };
-            if !named("name") && !named("generateName") {
-                bail!("{origin}: {} has no metadata.name", text("kind"));
+            let name = |key: &str| metadata.and_then(|m| m.get(key)).filter(|name| !name.is_null());
+            match name("name").or_else(|| name("generateName")) {
+                Some(Value::String(_)) => {}
+                Some(other) => bail!(
+                    "{origin}: the name of this {} is read as {other}, which is no text: put it in quotes",
+                    text("kind")
+                ),
+                None => bail!("{origin}: {} has no metadata.name", text("kind")),
             }
             manifests.push(Manifest {
                 origin: origin.to_owned(),
@@ -138,6 +137,12 @@ mod tests {
         let error = parse("x.yaml", "a: b\n").expect_err("no kind").to_string();
         assert_eq!(error, "x.yaml, document 1: apiVersion and kind must be set");
         assert!(parse("x.yaml", "apiVersion: v1\nkind: Pod\n").is_err());
+        let error =
+            parse("x.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: y}\n").expect_err("a boolean");
+        assert_eq!(
+            error.to_string(),
+            "x.yaml, document 1: the name of this Pod is read as true, which is no text: put it in quotes"
+        );
         assert_eq!(
             parse("x.yaml", "").expect_err("empty").to_string(),
             "x.yaml: no object in it"

@@ -151,7 +151,7 @@ impl Pki {
             "contexts": [{"name": "petset", "context": {"cluster": "petset", "user": "petset"}}],
             "current-context": "petset",
         });
-        serde_yaml_ng::to_string(&config).expect("a JSON value has a YAML form")
+        crate::yaml::write(&config)
     }
 }
 

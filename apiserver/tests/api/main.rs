@@ -10,3 +10,4 @@ mod statefulset_defaults;
 mod statefulset_status;
 mod statefulset_update;
 mod storage;
+mod yaml;
