@@ -88,9 +88,11 @@ impl InProcess {
         ));
     }
 
-    /// End the controllers wherever they are, and start them anew.
-    pub async fn restart_controllers(&mut self) {
+    /// End the controllers wherever they are, and start those that `chosen` selects (`*` is all of them, `*,-garbage`
+    /// all but that one).
+    pub async fn restart_controllers(&mut self, chosen: &str) {
         self.controllers.shutdown().await;
+        self.options.controllers = chosen.parse().expect("a selection of controllers");
         self.start_controllers();
     }
 

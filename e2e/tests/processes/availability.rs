@@ -4,7 +4,7 @@ use crate::sets::{create, is_ready, ready_set, ready_since, serve, uid, with_rea
 use e2e::binary::{Cluster, PATIENCE, eventually, stop};
 use serde_json::json;
 
-const SECONDS: i64 = 6;
+const SECONDS: i64 = 8;
 
 /// It becomes available, and no sooner than it may.
 fn becomes_available_in_time(cluster: &Cluster) {

@@ -1,6 +1,7 @@
 //! Processes when the names of a set begin somewhere else.
 
 use crate::sets::{ends, is_ready, patch, pods, uid, until_says, with_ready};
+use e2e::binary::{PATIENCE, eventually};
 use serde_json::{Value, json};
 
 /// Move the ordinals of two pods; the names there are in the end, and who went in which order.
@@ -16,8 +17,11 @@ fn moves(from: i64, to: &Value, expected: [&str; 2], gone: &[&str]) {
         .map(|name| uid(&cluster.get(&format!("pod {name}"))).to_owned())
         .collect();
     patch(&cluster, &json!({"spec": {"ordinals": to}}));
+    eventually("the pods have moved", PATIENCE, || {
+        let pods = pods(&cluster);
+        (pods == expected).then_some(()).ok_or_else(|| pods.join(" "))
+    });
     cluster.until_available("web", 2);
-    assert_eq!(pods(&cluster), expected);
     for name in expected {
         let pod = cluster.get(&format!("pod {name}"));
         assert!(is_ready(&pod), "{pod:#}");

@@ -298,7 +298,7 @@ async fn controllers_that_start_anew_write_nothing_about_a_set_at_rest() {
     cluster.until_rolled_out(3).await;
     cluster.rest().await;
     let before = everything(&cluster).await;
-    cluster.restart_controllers().await;
+    cluster.restart_controllers("*").await;
     cluster.rest().await;
     for (after, before) in everything(&cluster).await.iter().zip(&before) {
         assert_eq!(after, before);

@@ -228,6 +228,25 @@ async fn a_pod_that_is_scaled_up_again_waits_for_its_old_claim_to_go_and_gets_an
     assert!(!directory(&new).await.join("page").exists());
 }
 
+/// R46: also while nobody has come to delete the claim yet.
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_belongs_to_a_pod_that_is_gone_is_not_given_to_the_next() {
+    let mut cluster = Cluster::with(with_claims(2, &policy("Retain", "Delete"))).await;
+    let claim = of(CLAIMS, "www-web-1");
+    let old = uid(&cluster.get(&claim).await.expect("it is there"));
+    cluster.restart_controllers("*,-garbage").await;
+    cluster.scale(1).await;
+    cluster.until_counts([1, 1, 1, 1]).await;
+    cluster.scale(2).await;
+    cluster.rest().await;
+    let still = cluster.get(&claim).await.expect("nobody deletes it");
+    assert_eq!((uid(&still), is_deleted(&still)), (old.clone(), false));
+    assert_eq!(cluster.names(PODS).await, ["web-0"]);
+    cluster.restart_controllers("*").await;
+    cluster.until_counts([2, 2, 2, 2]).await;
+    assert_ne!(uid(&cluster.get(&claim).await.expect("there is another")), old);
+}
+
 /// R46: the guard is for those whose claims go; others take what is there.
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_is_scaled_up_again_gets_the_claim_that_was_kept() {

@@ -85,7 +85,7 @@ async fn a_revisions_data_sent_as_a_patch_brings_its_template_back() {
 /// R19: up to the limit besides those in use.
 #[tokio::test(start_paused = true)]
 async fn no_more_old_revisions_are_kept_than_the_limit_says() {
-    for (limit, kept) in [(0, 1), (1, 2), (2, 3), (10, 5)] {
+    for (limit, kept) in [(0, 1), (1, 2), (2, 3), (10, 5), (-1, 5)] {
         let cluster = Cluster::with(json!({"replicas": 1, "revisionHistoryLimit": limit})).await;
         for image in 2..=5 {
             cluster.change_image(&format!("nginx:{image}")).await;
