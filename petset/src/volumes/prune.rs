@@ -103,7 +103,11 @@ fn announcement(items: &[&Item], used: &[Option<Used>]) -> String {
     let mut freed = 0;
     for (item, used) in items.iter().zip(used) {
         let size = used.map_or_else(String::new, |used| format!(" [{}]", used.text()));
-        text += &format!("  {item}: {}{size}\n", item.consequence());
+        text += &format!(
+            "  {item}: {}{size}; {}\n",
+            item.consequence(),
+            item.standing.why()
+        );
         freed += used.filter(|_| item.loses_data()).map_or(0, |used| used.bytes);
     }
     let freed = controller::volume::usage::binary(freed);
