@@ -5,6 +5,7 @@ mod api;
 mod beyond;
 mod exploration;
 mod invariants;
+mod model;
 mod random;
 mod replay;
 mod scenarios;

@@ -1,7 +1,7 @@
 //! A hundred thousand random steps of sets, users, kubelets and failures, with every plan checked after each of them.
 //!
 //! Each run is another one. A failure prints the seed of its episode: `PETSET_SEED=<seed> cargo test -p controller
-//! --test statefulset random` plays that episode again and prints its steps. `PETSET_STEPS=<number>` makes a run
+//! --test statefulset random` plays that episode again. `PETSET_STEPS=<number>` makes a run
 //! longer.
 
 mod users;
@@ -70,23 +70,7 @@ struct Episode {
     planned: Option<(u64, Timestamp, Plan)>,
     /// What is left of the plan that is being carried out.
     writes: VecDeque<Write>,
-    /// What happened, for whoever has to find out why.
-    did: Vec<String>,
-    seed: u64,
     is_told: bool,
-}
-
-impl Drop for Episode {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let first = self.did.len().saturating_sub(30);
-            eprintln!("the last steps:\n{}", self.did[first..].join("\n"));
-            eprintln!(
-                "to play it again: PETSET_SEED={} cargo test -p controller --test statefulset random",
-                self.seed
-            );
-        }
-    }
 }
 
 /// A set with everything that can be chosen chosen by chance.
@@ -132,26 +116,25 @@ impl Episode {
         let mut random = Random(seed);
         let settings = random_settings(&mut random);
         let api = Api::new(&settings);
-        let did = vec![format!("{settings:?}")];
         let now = Timestamp::UNIX_EPOCH;
-        Self {
+        let episode = Self {
             api,
             settings,
             now,
             random,
             planned: None,
             writes: VecDeque::new(),
-            did,
-            seed,
             is_told,
-        }
+        };
+        episode.did(|| format!("{:?}", episode.settings));
+        episode
     }
 
-    fn did(&mut self, did: String) {
+    /// Tell what happened, if somebody listens: words take more time than steps.
+    fn did(&self, what: impl FnOnce() -> String) {
         if self.is_told {
-            eprintln!("{did}");
+            eprintln!("{}", what());
         }
-        self.did.push(did);
     }
 
     fn plan(&self) -> Plan {
@@ -166,7 +149,7 @@ impl Episode {
             14..=15 => self.time_passes(),
             16 => {
                 self.api.collect_garbage(self.now);
-                self.did("garbage is collected".into());
+                self.did(|| "garbage is collected".into());
             }
             _ => self.user_moves(),
         }
@@ -184,13 +167,13 @@ impl Episode {
             let known = self.planned.take();
             let plan = known.map_or_else(|| self.plan(), |(_, _, plan)| plan);
             self.writes = in_some_order(plan, &mut self.random);
-            self.did(format!("plans {} writes", self.writes.len()));
+            self.did(|| format!("plans {} writes", self.writes.len()));
             return;
         }
         match self.random.below(40) {
             0 => {
                 self.writes.clear();
-                self.did("the controller crashes".into());
+                self.did(|| "the controller crashes".into());
             }
             1 => self.next_write(true),
             2..=9 => self.next_write(false),
@@ -206,7 +189,6 @@ impl Episode {
         let Some(write) = self.writes.pop_front() else {
             return;
         };
-        let told = short(&write);
         let done = match &write {
             _ if fails => Err(Refused::NotNow),
             Write::Prepare(action) | Write::Step { action, .. } | Write::Prune(action) => {
@@ -217,6 +199,7 @@ impl Episode {
                 Ok(())
             }
         };
+        self.did(|| format!("{}: {done:?}", short(&write)));
         if done.is_err() {
             match write {
                 Write::Prepare(_) => self.writes.clear(),
@@ -232,13 +215,12 @@ impl Episode {
                 Write::Prune(_) => self.writes.retain(|write| !matches!(write, Write::Prune(_))),
             }
         }
-        self.did(format!("{told}: {done:?}"));
     }
 
     fn time_passes(&mut self) {
         let seconds = self.random.below(4) as i64;
         self.now += SignedDuration::from_millis(seconds * 1000 + 1);
-        self.did(format!("{seconds} seconds pass"));
+        self.did(|| format!("{seconds} seconds pass"));
     }
 
     fn some_pod(&mut self) -> Option<String> {
@@ -262,7 +244,7 @@ impl Episode {
             .unwrap_or("");
         if pod.metadata.deletion_timestamp.is_some() && self.random.one_in(2) {
             self.api.remove_pod(&name);
-            self.did(format!("{name} is gone"));
+            self.did(|| format!("{name} is gone"));
             return;
         }
         let next: &[&'static str] = match phase {
@@ -285,7 +267,7 @@ impl Episode {
             next = "Running";
         }
         self.api.set_phase(&name, next, self.now);
-        self.did(format!("{name} is {next}"));
+        self.did(|| format!("{name} is {next}"));
     }
 
     /// Left alone, with a kubelet that works, the set comes to rest as what it should be, and stays so.
@@ -341,7 +323,7 @@ impl Episode {
         let in_the_way: Vec<_> = in_the_way.cloned().collect();
         for name in in_the_way {
             self.api.remove_pod(&name);
-            self.did(format!("the user tidies up {name}"));
+            self.did(|| format!("the user tidies up {name}"));
         }
     }
 
@@ -489,19 +471,27 @@ fn number(name: &str) -> Option<u64> {
     )
 }
 
-fn play(seed: u64, is_told: bool) -> usize {
-    let mut episode = Episode::new(seed, is_told);
-    for _ in 0..EPISODE {
-        episode.step();
+/// Play an episode; if it fails, once more and aloud.
+fn play(seed: u64) -> usize {
+    let whole = |is_told| {
+        let mut episode = Episode::new(seed, is_told);
+        (0..EPISODE).for_each(|_| episode.step());
+        episode.comes_to_rest();
+    };
+    if std::panic::catch_unwind(|| whole(false)).is_err() {
+        eprintln!(
+            "PETSET_SEED={seed} cargo test -p controller --test statefulset random plays it again. Its steps:"
+        );
+        whole(true);
+        panic!("the episode of PETSET_SEED={seed} failed at first and then did not");
     }
-    episode.comes_to_rest();
     EPISODE
 }
 
 #[test]
 fn random_sets_keep_every_invariant_and_come_to_rest() {
     if let Some(seed) = number("PETSET_SEED") {
-        play(seed, true);
+        play(seed);
         return;
     }
     let wanted = number("PETSET_STEPS").map_or(STEPS, |steps| steps as usize);
@@ -519,7 +509,7 @@ fn random_sets_keep_every_invariant_and_come_to_rest() {
                 let mut seeds = Random(first.wrapping_add(thread as u64));
                 while steps.load(Ordering::Relaxed) < wanted {
                     let seed = seeds.below(usize::MAX) as u64;
-                    steps.fetch_add(play(seed, false), Ordering::Relaxed);
+                    steps.fetch_add(play(seed), Ordering::Relaxed);
                 }
             });
         }

@@ -34,7 +34,7 @@ impl Episode {
             17 | 18 => {
                 let Some(name) = self.some_claim() else { return };
                 self.api.delete_claim(&name, self.now).expect("it is there");
-                self.did(format!("the user deletes the claim {name}"));
+                self.did(|| format!("the user deletes the claim {name}"));
             }
             19 => self.user_touches_a_pod(),
             20 => self.user_makes_a_pod(),
@@ -44,13 +44,13 @@ impl Episode {
                 if !revisions.is_empty() && self.random.one_in(4) {
                     let name = self.random.of(&revisions);
                     self.api.remove_revision(&name);
-                    self.did(format!("the user deletes the revision {name}"));
+                    self.did(|| format!("the user deletes the revision {name}"));
                 }
             }
             _ => {
                 if self.random.one_in(40) {
                     self.api.delete_set(self.now);
-                    self.did("the user deletes the set".into());
+                    self.did(|| "the user deletes the set".into());
                 }
             }
         }
@@ -59,17 +59,17 @@ impl Episode {
     fn edit(&mut self, what: &'static str, edit: impl FnOnce(&mut Settings, &mut Random)) {
         edit(&mut self.settings, &mut self.random);
         self.api.put_set(&self.settings);
-        self.did(format!("the user changes {what}: {:?}", self.settings));
+        self.did(|| format!("the user changes {what}: {:?}", self.settings));
     }
 
     fn user_deletes_a_pod(&mut self) {
         let Some(name) = self.some_pod() else { return };
         if self.random.one_in(3) {
             self.api.remove_pod(&name);
-            self.did(format!("the user deletes at once {name}"));
+            self.did(|| format!("the user deletes at once {name}"));
         } else {
             self.api.delete_pod(&name, self.now).expect("it is there");
-            self.did(format!("the user deletes {name}"));
+            self.did(|| format!("the user deletes {name}"));
         }
     }
 
@@ -92,7 +92,7 @@ impl Episode {
             }),
         };
         self.api.change_pod(&name, change).expect("it is there");
-        self.did(format!("the user {what} {name}"));
+        self.did(|| format!("the user {what} {name}"));
     }
 
     /// A pod that nobody asked for, the set's by its name and labels, or somebody else's.
@@ -101,7 +101,7 @@ impl Episode {
         let is_foreign = self.random.one_in(3);
         let pod = stray(ordinal, is_foreign);
         if self.api.create_pod(pod).is_ok() {
-            self.did(format!("the user makes web-{ordinal}, foreign: {is_foreign}"));
+            self.did(|| format!("the user makes web-{ordinal}, foreign: {is_foreign}"));
         }
     }
 
@@ -113,7 +113,7 @@ impl Episode {
         if kind == 0 {
             let claim = serde_json::from_value(json!({"metadata": {"name": name, "namespace": "ns"}}));
             if self.api.create_claim(claim.expect("a claim")).is_ok() {
-                self.did(format!("the user makes {name}"));
+                self.did(|| format!("the user makes {name}"));
             }
             return;
         }
@@ -133,7 +133,7 @@ impl Episode {
             }
         });
         done.expect("it is there");
-        self.did(format!("the user changes the owners of {name}"));
+        self.did(|| format!("the user changes the owners of {name}"));
     }
 }
 
