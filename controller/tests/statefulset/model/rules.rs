@@ -34,6 +34,17 @@ pub fn properties() -> Vec<Property<World>> {
                     || matches!(state.late, Some((Write::DeletePod { ordinal, uid }, _)) if is_another(ordinal, uid))
             },
         ),
+        Property::sometimes(
+            "a wanted pod waits for an earlier pod's claim to go",
+            |world: &World, state: &State| {
+                let (pods, claims) = (state.pods.now(), state.claims.now());
+                let waits = |it: usize| {
+                    pods[it].is_none() && claims[it].is_some_and(|claim| is_orphaned(claim, &pods))
+                };
+                !world.objects.settings().deletes_when_scaled()
+                    || (0..usize::from(state.spec.replicas)).any(waits)
+            },
+        ),
         Property::sometimes("a plan is for a spec that has changed", |_, state: &State| {
             !state.writes.is_empty() && state.decided_for != state.spec
         }),
