@@ -251,15 +251,6 @@ impl<'a> Sync<'a> {
         let revision = revision_for(self.set, self.history, ordinal);
         let pod = new_pod(self.set, revision, ordinal);
         let name = pod.name_any();
-        if let Some(taken) = self
-            .observed
-            .pods
-            .iter()
-            .find(|there| there.metadata.name == pod.metadata.name)
-        {
-            self.waits.push(Wait::for_name(taken, self.now));
-            return vec![];
-        }
         for claim in claims::names(self.set, ordinal) {
             let Some(claim) = self.claim(&claim) else { continue };
             let is_stale = claims::blocks_creation(self.set, claim, &pod);
@@ -271,6 +262,12 @@ impl<'a> Sync<'a> {
             }
         }
         let mut lane = self.create_claims(&pod, Some(Verb::Create));
+        // Trying to take the name would fail until it is free, and that is seen (R9).
+        let mut others = self.observed.pods.iter();
+        if let Some(taken) = others.find(|there| there.metadata.name == pod.metadata.name) {
+            self.waits.push(Wait::for_name(taken, self.set, self.now));
+            return lane;
+        }
         let owners = self.own_claims(&pod, false);
         lane.push(Action::CreatePod(Box::new(pod)));
         lane.extend(owners);

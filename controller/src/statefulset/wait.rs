@@ -5,6 +5,7 @@
 
 use super::identity::{condition, controller_of, is_available, is_ready, is_terminating};
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ContainerStatus, PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 use std::fmt;
@@ -132,14 +133,15 @@ impl Wait {
     }
 
     /// A pod that is not the set's has the name of one that should be (R9).
-    pub fn for_name(pod: &Pod, now: Timestamp) -> Self {
+    pub fn for_name(pod: &Pod, set: &StatefulSet, now: Timestamp) -> Self {
         let (name, namespace) = (pod.name_any(), pod.namespace().unwrap_or_default());
         let held_up = Some(format!("the creation of the set's own {name}"));
         if is_terminating(pod) {
             let see = format!("See: kubectl describe pod {name} -n {namespace}");
             return Self::for_going(pod, see).holding_up(held_up);
         }
-        let whose = match controller_of(pod) {
+        // One that is the set's still is being released.
+        let whose = match controller_of(pod).filter(|owner| Some(&owner.uid) != set.metadata.uid.as_ref()) {
             Some(owner) => format!("belongs to {} {}", owner.kind, owner.name),
             None => "has labels that the set's selector does not match".to_owned(),
         };

@@ -4,7 +4,6 @@
 mod sets;
 
 mod availability;
-mod beyond;
 mod identity;
 mod ordinals;
 mod peers;
