@@ -317,7 +317,8 @@ impl<'a> Sync<'a> {
         let mut lane = vec![];
         for new in claims::new_claims(self.set, ordinal) {
             let there = self.claim(&new.name_any());
-            if is_condemned && there.is_none() {
+            // Of a missing claim there is nothing to own, unless it is being made.
+            if there.is_none() && (is_condemned || !makes_claims(pod)) {
                 continue;
             }
             let claim = there.unwrap_or(&new);
@@ -344,7 +345,7 @@ impl<'a> Sync<'a> {
         let Some(ordinal) = ordinal(pod) else {
             return vec![];
         };
-        let mut lane = if storage_matches {
+        let mut lane = if storage_matches || makes_claims(pod) {
             vec![]
         } else {
             self.create_claims(pod, Some(Verb::Update))
@@ -449,6 +450,11 @@ impl<'a> Sync<'a> {
     pub(super) fn is_unavailable(&self, pod: &Pod) -> bool {
         is_unavailable(pod, self.min_ready_seconds, self.now)
     }
+}
+
+/// Whether the claims that the pod lacks are made: it is itself being made, or has not started (R29b, R29c).
+fn makes_claims(pod: &Pod) -> bool {
+    pod.metadata.uid.is_none() || is_pending(pod)
 }
 
 fn is_going(claim: &PersistentVolumeClaim) -> bool {

@@ -292,6 +292,17 @@ fn a_pending_pods_claim_that_vanished_is_created_again() {
 }
 
 #[test]
+fn a_running_pods_claim_that_vanished_is_not_missed_before_the_pod_is() {
+    everywhere(|it| {
+        it.settle();
+        // Somebody took its finalizer away; the pod runs on.
+        it.api.remove_claim("data-web-0");
+        let steps = it.plan().steps;
+        assert!(steps.is_empty(), "{steps:?}");
+    });
+}
+
+#[test]
 fn what_an_earlier_controller_stored_is_left_as_it_is() {
     everywhere(|it| {
         it.settle();

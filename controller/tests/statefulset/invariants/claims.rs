@@ -30,13 +30,7 @@ impl Check<'_> {
                         assert_eq!(claim.labels()["app"], "web", "the selector's labels win");
                         assert!(name.starts_with(&claim.labels()["of"]));
                         assert!(claim.owner_references().is_empty());
-                        // A pod that is adopted while Pending and without its volumes asks twice; the second is
-                        // refused, and the next sync goes on.
-                        let is_adopted = self
-                            .members
-                            .get(&ordinal)
-                            .is_some_and(|it| it.revision.is_empty());
-                        assert!(created.insert(name) || is_adopted, "a claim is created once");
+                        assert!(created.insert(name), "a claim is created once");
                     }
                     Action::CreatePod(pod) => {
                         let name = pod.name_any();
