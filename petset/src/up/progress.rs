@@ -6,9 +6,10 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::Api;
 use kube::runtime::{WatchStreamExt, watcher};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
 
 /// Where lines and bars go: standard output.
 pub struct Screen {
@@ -52,8 +53,10 @@ pub async fn follow(client: kube::Client, screen: &Screen) -> anyhow::Result<()>
         pods: HashMap::new(),
         sets: HashMap::new(),
         warned: HashSet::new(),
+        held: BTreeMap::new(),
     };
     loop {
+        let next = shown.held.values().map(|(until, _)| *until).min();
         tokio::select! {
             Some(set) = sets.next() => match set {
                 Ok(watcher::Event::Apply(set) | watcher::Event::InitApply(set)) => shown.set(&set),
@@ -71,16 +74,23 @@ pub async fn follow(client: kube::Client, screen: &Screen) -> anyhow::Result<()>
                 Ok(watcher::Event::InitApply(event)) => drop(shown.warned.insert(text(&event))),
                 _ => {}
             },
+            () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => shown.held_for_long(),
             else => anyhow::bail!("the watches ended"),
         }
     }
 }
+
+/// For how long a pod may be without a node before that is said.
+const HELD: Duration = Duration::from_secs(1);
 
 struct Shown<'a> {
     screen: &'a Screen,
     pods: HashMap<String, String>,
     sets: HashMap<String, (String, Option<ProgressBar>)>,
     warned: HashSet<String>,
+    /// Pods that were not scheduled at first, until when that is kept quiet, and what would be said: mostly their
+    /// claims are being bound, which takes a moment.
+    held: BTreeMap<String, (Instant, String)>,
 }
 
 fn name_of(metadata: &kube::api::ObjectMeta) -> String {
@@ -154,7 +164,30 @@ impl Shown<'_> {
     }
 
     fn warning(&mut self, event: &Event) {
-        let text = text(event);
+        let about = &event.involved_object;
+        if event.reason.as_deref() == Some("FailedScheduling") {
+            let part = |part: &Option<String>| part.clone().unwrap_or_default();
+            let pod = format!("{}/{}", part(&about.namespace), part(&about.name));
+            self.held
+                .entry(pod)
+                .or_insert_with(|| (Instant::now() + HELD, text(event)));
+        } else {
+            self.warn(text(event));
+        }
+    }
+
+    /// Pods that have no node for so long are worth a warning.
+    fn held_for_long(&mut self) {
+        let now = Instant::now();
+        let due: Vec<_> = self.held.extract_if(.., |_, (until, _)| *until <= now).collect();
+        for (pod, (_, text)) in due {
+            if self.pods.get(&pod).is_some_and(|state| state == "Pending") {
+                self.warn(text);
+            }
+        }
+    }
+
+    fn warn(&mut self, text: String) {
         if !self.warned.contains(&text) {
             self.screen.say(&text);
             self.warned.insert(text);
