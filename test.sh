@@ -16,13 +16,14 @@ install dig bind9-dnsutils
 install nslookup bind9-dnsutils
 install kubectl kubernetes-client
 install python3 python3
-for tool in cargo cc curl dig nslookup kubectl python3; do
+install script bsdutils
+for tool in cargo cc curl dig nslookup kubectl python3 script; do
   command -v "$tool" >/dev/null || { echo "test.sh: $tool is missing and could not be installed" >&2; exit 1; }
 done
 
 cargo fmt --all --check
 cargo clippy --workspace --all-targets --quiet -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
-# The end-to-end tests drive this binary.
-cargo build --workspace
+# The end-to-end tests drive this binary. With all targets, so that dependencies are built once, for it and for the tests.
+cargo build --workspace --all-targets
 cargo test --workspace

@@ -144,13 +144,9 @@ async fn beside_idle_sets(idle: usize) -> anyhow::Result<f64> {
     let mut cluster = Cluster::new();
     cluster.start_as(&["apiserver"]);
     let kubeconfig = cluster.data("kubeconfig");
-    let alone = [
-        "controller",
-        "--kubeconfig",
-        &kubeconfig,
-        "--controllers",
-        "statefulset",
-    ];
+    // Without a ServiceAccount there is no pod.
+    let only = "statefulset,serviceaccount";
+    let alone = ["controller", "--kubeconfig", &kubeconfig, "--controllers", only];
     let controller = cluster.spawn_beside("controller", &alone);
     let sets = &sets(&cluster).await?;
     stream::iter(0..idle)
