@@ -144,6 +144,9 @@ fn mirror(original: &Path, place: &Path) -> Result<(), Error> {
     for entry in fs::read_dir(original).map_err(at("cannot read", original))? {
         let entry = entry.map_err(at("cannot read", original))?;
         let (from, to) = (entry.path(), place.join(entry.file_name()));
+        if is_virtual_console(&from) {
+            continue;
+        }
         let kind = entry.file_type().map_err(at("cannot look at", &from))?;
         if kind.is_symlink() {
             let link = fs::read_link(&from).map_err(at("cannot read the link", &from))?;
@@ -157,6 +160,16 @@ fn mirror(original: &Path, place: &Path) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Whether this is one of the machine's text consoles (`/dev/tty1`, `/dev/vcs1` …). No container has them, there are
+/// dozens, and each would cost a mount whenever something is put into `/dev`.
+fn is_virtual_console(path: &Path) -> bool {
+    let name = path.strip_prefix("/dev").ok().and_then(Path::to_str);
+    name.is_some_and(|name| {
+        let is_number = |rest: &str| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit());
+        name.starts_with("vcs") || name.strip_prefix("tty").is_some_and(is_number)
+    })
 }
 
 /// Put a mirror of the root directory in its place.
@@ -206,4 +219,19 @@ fn make_read_only(target: &Path) -> Result<(), Error> {
     }
     let none: Option<&str> = None;
     mount(none, target, none, flags, none).map_err(at("cannot make read-only", target))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machines_text_consoles_are_no_part_of_a_pods_dev_and_terminals_and_devices_are() {
+        for console in ["/dev/tty1", "/dev/tty63", "/dev/vcs", "/dev/vcsa1"] {
+            assert!(is_virtual_console(Path::new(console)), "{console}");
+        }
+        for other in ["/dev/tty", "/dev/ttyS0", "/dev/ttyUSB0", "/dev/null", "/srv/tty1"] {
+            assert!(!is_virtual_console(Path::new(other)), "{other}");
+        }
+    }
 }
