@@ -125,3 +125,13 @@ fn in_the_foreground_the_set_goes_last() {
         assert_eq!(cluster.get(&format!("pvc {claim}"))["status"]["phase"], "Bound");
     }
 }
+
+/// kubectl asks for the pod once more before it begins to watch; what goes and comes back in between keeps it for ever.
+#[test]
+fn deleting_a_pod_returns_although_another_of_its_name_comes_at_once() {
+    let cluster = two_shells();
+    for _ in 0..10 {
+        cluster.kubectl("delete pod db-1 --timeout=30s");
+    }
+    cluster.until_available("db", 2);
+}

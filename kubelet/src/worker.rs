@@ -47,6 +47,11 @@ const CONFIG_RETRY: SignedDuration = SignedDuration::from_secs(2);
 /// For how long a pod that is being started keeps quiet: mostly it runs before, and one write tells it all.
 const QUIET: SignedDuration = SignedDuration::from_millis(50);
 
+/// How long a pod that was deleted with a grace period stays at least. A client that waits for it to go first looks
+/// (kubectl: GET, LIST, WATCH); were it gone and replaced by another of its name in between, the client would wait for
+/// ever.
+const FAREWELL: SignedDuration = SignedDuration::from_millis(200);
+
 /// How often files that follow other objects are brought up to date.
 const REFRESH: Duration = Duration::from_secs(10);
 
@@ -99,6 +104,8 @@ struct Worker {
     /// When a pod that is being started has been quiet for long enough; and, while it is, when to look again.
     quiet_until: Option<Timestamp>,
     speak_at: Option<Timestamp>,
+    /// When it was first seen to be deleted.
+    deleted_at: Option<Timestamp>,
     finished: bool,
     shutdown: CancellationToken,
 }
@@ -124,6 +131,7 @@ pub async fn run(kubelet: Arc<Kubelet>, wanted: watch::Receiver<Wanted>, shutdow
         preparing: false,
         retry: FIRST_RETRY,
         mount_failure: None,
+        deleted_at: None,
         finished: false,
         shutdown: shutdown.clone(),
     };
@@ -195,13 +203,23 @@ impl Worker {
             }
         }
         let told = self.tell_status(&pod);
-        if finish && told {
+        let farewell = self.farewell(&pod);
+        if finish && told && farewell.is_none() {
             self.finish(&pod).await;
         }
-        [plan.wake_at, self.tell_at, self.speak_at]
+        [plan.wake_at, self.tell_at, self.speak_at, farewell]
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// Until when a deleted pod's object has to stay, if that is still to come. With no grace it goes at once.
+    fn farewell(&mut self, pod: &Pod) -> Option<Timestamp> {
+        pod.metadata.deletion_timestamp.as_ref()?;
+        let now = self.kubelet.now();
+        let until = self.deleted_at.get_or_insert(now).checked_add(FAREWELL).ok()?;
+        let is_graceful = pod.metadata.deletion_grace_period_seconds != Some(0);
+        (is_graceful && until > now).then_some(until)
     }
 
     /// A little later, and later each time.
