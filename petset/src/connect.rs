@@ -1,7 +1,7 @@
 //! Clients for API servers that run elsewhere: one that a kubeconfig names, or the petset of a data directory.
 
 use crate::args::{Data, Remote};
-use crate::data::DataDir;
+use crate::data::{DataDir, Running};
 use anyhow::{Context, bail};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
@@ -25,9 +25,9 @@ pub async fn remote(remote: &Remote) -> anyhow::Result<(kube::Client, kube::Conf
 }
 
 /// A client for the API server that `--kubeconfig` names, else for the petset that runs on the data directory.
-pub async fn running(remote: &Remote, data: &Data) -> anyhow::Result<kube::Client> {
-    if remote.kubeconfig.is_some() {
-        return Ok(self::remote(remote).await?.0);
+pub async fn named_or_local(given: &Remote, data: &Data) -> anyhow::Result<kube::Client> {
+    if given.kubeconfig.is_some() {
+        return Ok(remote(given).await?.0);
     }
     let data = DataDir::existing(data.data_dir.as_deref())?;
     let Some(running) = data.running()? else {
@@ -36,6 +36,15 @@ pub async fn running(remote: &Remote, data: &Data) -> anyhow::Result<kube::Clien
             data.path().display()
         );
     };
+    to(running).await
+}
+
+/// A client for the petset that runs on the data directory; an error when none does.
+pub async fn local(data: &DataDir) -> anyhow::Result<kube::Client> {
+    to(data.running()?.with_context(|| data.nothing_runs())?).await
+}
+
+async fn to(running: Running) -> anyhow::Result<kube::Client> {
     let kubeconfig = Some(running.kubeconfig);
-    Ok(self::remote(&Remote { kubeconfig }).await?.0)
+    Ok(remote(&Remote { kubeconfig }).await?.0)
 }

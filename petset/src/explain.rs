@@ -20,7 +20,7 @@ const MOST_WARNINGS: usize = 3;
 pub async fn run(arguments: Explain) -> anyhow::Result<()> {
     let name = set_name(&arguments.set)?;
     let key = Key::new(&arguments.namespace, name);
-    let client = connect::running(&arguments.remote, &arguments.data).await?;
+    let client = connect::named_or_local(&arguments.remote, &arguments.data).await?;
     let Some(observed) = observe(&client, &key).await? else {
         bail!(
             "there is no StatefulSet {name} in namespace {}",

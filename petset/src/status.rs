@@ -1,6 +1,7 @@
 //! `petset status`: what runs, and what each claim uses of its volume.
 
 use crate::args::{Output, Status};
+use crate::connect;
 use crate::data::{DataDir, Running};
 use crate::volumes::usage::{self, BUDGET, Used};
 use crate::volumes::{self, inventory};
@@ -47,7 +48,7 @@ struct Claim {
 }
 
 async fn claims(data: &DataDir) -> anyhow::Result<Vec<Claim>> {
-    let client = volumes::client(data).await?;
+    let client = connect::local(data).await?;
     let observed = inventory::Observed {
         volumes_dir: data.volumes(),
         claims: volumes::all(&client).await?,

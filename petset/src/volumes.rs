@@ -8,9 +8,10 @@ mod remove;
 pub mod request;
 pub mod usage;
 
-pub use observe::{all, client};
+pub use observe::all;
 
 use crate::args::{Output, Scope, Volumes, VolumesCommand};
+use crate::connect;
 use crate::data::DataDir;
 use crate::table::{age, table};
 use inventory::inventory;
@@ -22,7 +23,7 @@ use usage::{BUDGET, Used};
 /// `petset volumes`, with or without a subcommand.
 pub async fn run(arguments: Volumes) -> anyhow::Result<()> {
     let data = DataDir::existing(arguments.data.data_dir.as_deref())?;
-    let client = client(&data).await?;
+    let client = connect::local(&data).await?;
     match arguments.command {
         Some(VolumesCommand::Prune(prune)) => prune::run(&client, &data, &arguments.scope, &prune).await,
         None => {

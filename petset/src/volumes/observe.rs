@@ -1,8 +1,6 @@
 //! Asking what there is: the directories first, then the API.
 
 use super::inventory::{Directory, Observed};
-use crate::args::Remote;
-use crate::connect;
 use crate::data::DataDir;
 use anyhow::Context;
 use jiff::Timestamp;
@@ -12,15 +10,6 @@ use std::fmt::Debug;
 use std::fs;
 use std::io;
 use std::path::Path;
-
-/// A client for the petset that runs on the data directory; an error when none does.
-pub async fn client(data: &DataDir) -> anyhow::Result<kube::Client> {
-    let running = data.running()?.with_context(|| data.nothing_runs())?;
-    let remote = Remote {
-        kubeconfig: Some(running.kubeconfig),
-    };
-    Ok(connect::remote(&remote).await?.0)
-}
 
 /// Everything that an inventory is made of.
 pub async fn observe(client: &kube::Client, data: &DataDir) -> anyhow::Result<Observed> {
