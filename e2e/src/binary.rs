@@ -152,6 +152,26 @@ impl Cluster {
         cluster
     }
 
+    /// A cluster with a set `db` of two shells that count their starts, which have a claim each; `petset up -f` has
+    /// brought them, and they are available.
+    pub fn up_with_two_shells() -> Self {
+        let mut cluster = Self::new();
+        let manifest = repository("e2e/manifests/shells.yaml").display().to_string();
+        cluster.start(&["-f", &manifest]);
+        eventually("the manifest is applied", PATIENCE, || cluster.look("sts db"));
+        cluster.until_available("db", 2);
+        cluster
+    }
+
+    /// The same set, brought by `kubectl apply`.
+    pub fn with_two_shells() -> Self {
+        let cluster = Self::up();
+        let manifest = repository("e2e/manifests/shells.yaml").display().to_string();
+        cluster.kubectl(&format!("apply -f {manifest}"));
+        cluster.until_available("db", 2);
+        cluster
+    }
+
     /// `petset`, with this cluster's directory, free ports and pod addresses. What is given as an argument wins.
     pub fn petset(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(petset_binary());

@@ -4,15 +4,6 @@
 use e2e::binary::{Cluster, repository};
 use serde_json::{Value, json};
 
-/// Two shell pods, available.
-fn two_shells() -> Cluster {
-    let cluster = Cluster::up();
-    let manifest = repository("e2e/manifests/shells.yaml").display().to_string();
-    cluster.kubectl(&format!("apply -f {manifest}"));
-    cluster.until_available("db", 2);
-    cluster
-}
-
 fn uid(object: &Value) -> String {
     object["metadata"]["uid"].as_str().expect("it has one").to_owned()
 }
@@ -35,7 +26,7 @@ fn is_gone(event: &Value, name: &str) -> bool {
 
 #[test]
 fn orphans_stay_and_a_set_of_the_same_name_takes_them_over() {
-    let cluster = two_shells();
+    let cluster = Cluster::with_two_shells();
     let (pods, claims) = (uids(&cluster, "pod", PODS), uids(&cluster, "pvc", CLAIMS));
     let kept = revisions(&cluster);
     assert_eq!(kept.len(), 1);
@@ -74,7 +65,7 @@ fn orphans_stay_and_a_set_of_the_same_name_takes_them_over() {
 
 #[test]
 fn in_the_background_the_set_goes_first() {
-    let cluster = two_shells();
+    let cluster = Cluster::with_two_shells();
     let claims = uids(&cluster, "pvc", CLAIMS);
     let mut pods = cluster.watch("/api/v1/namespaces/default/pods?watch=true");
     assert_eq!(
@@ -102,7 +93,7 @@ fn in_the_background_the_set_goes_first() {
 
 #[test]
 fn in_the_foreground_the_set_goes_last() {
-    let cluster = two_shells();
+    let cluster = Cluster::with_two_shells();
     let set = uid(&cluster.get("sts db"));
     let mut pods = cluster.watch("/api/v1/namespaces/default/pods?watch=true");
     let mut sets = cluster.watch("/apis/apps/v1/namespaces/default/statefulsets?watch=true");
@@ -129,7 +120,7 @@ fn in_the_foreground_the_set_goes_last() {
 /// kubectl asks for the pod once more before it begins to watch; what goes and comes back in between keeps it for ever.
 #[test]
 fn deleting_a_pod_returns_although_another_of_its_name_comes_at_once() {
-    let cluster = two_shells();
+    let cluster = Cluster::with_two_shells();
     for _ in 0..10 {
         cluster.kubectl("delete pod db-1 --timeout=30s");
     }

@@ -2,17 +2,8 @@
 //! reference). What it says in the middle of a rollout is shown on an API with nobody behind it, where a rollout stands
 //! still at every step.
 
-use e2e::binary::{Cluster, Lines, Ran, repository, run};
+use e2e::binary::{Cluster, Lines, Ran, run};
 use serde_json::{Value, json};
-
-/// Two shell pods, available.
-fn two_shells() -> Cluster {
-    let cluster = Cluster::up();
-    let manifest = repository("e2e/manifests/shells.yaml").display().to_string();
-    cluster.kubectl(&format!("apply -f {manifest}"));
-    cluster.until_available("db", 2);
-    cluster
-}
 
 fn uid(object: &Value) -> String {
     object["metadata"]["uid"].as_str().expect("it has one").to_owned()
@@ -20,7 +11,7 @@ fn uid(object: &Value) -> String {
 
 #[test]
 fn a_set_is_rolled_out_restarted_and_undone() {
-    let cluster = two_shells();
+    let cluster = Cluster::with_two_shells();
     let uids = |cluster: &Cluster| ["pod db-0", "pod db-1"].map(|pod| uid(&cluster.get(pod)));
     let first = uids(&cluster);
     let environment = |cluster: &Cluster| {

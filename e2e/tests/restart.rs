@@ -1,6 +1,6 @@
 //! What stays when `petset up` ends, however it ends, and what it says when it cannot start.
 
-use e2e::binary::{Cluster, PATIENCE, eventually, repository, run};
+use e2e::binary::{Cluster, PATIENCE, eventually, run};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,16 +27,6 @@ fn identities(cluster: &Cluster) -> BTreeMap<String, String> {
     items.iter().map(identity).collect()
 }
 
-/// A cluster with two pods that count their starts.
-fn two_shells() -> Cluster {
-    let mut cluster = Cluster::new();
-    let manifest = repository("e2e/manifests/shells.yaml").display().to_string();
-    cluster.start(&["-f", &manifest]);
-    eventually("the manifest is applied", PATIENCE, || cluster.look("sts db"));
-    cluster.until_available("db", 2);
-    cluster
-}
-
 /// The file in which a pod's program counts its starts.
 fn starts(cluster: &Cluster, pod: &str) -> PathBuf {
     let claim = cluster.get(&format!("pvc data-{pod}"));
@@ -52,7 +42,7 @@ fn starts(cluster: &Cluster, pod: &str) -> PathBuf {
 
 /// Stop it somehow, start it again: the same objects, the same data, programs that were started once more.
 fn comes_back(end: impl Fn(&mut Cluster)) {
-    let mut cluster = two_shells();
+    let mut cluster = Cluster::up_with_two_shells();
     let before = identities(&cluster);
     let authority = fs::read(cluster.data("pki/ca.crt")).expect("it is there");
     let files = ["db-0", "db-1"].map(|pod| starts(&cluster, pod));

@@ -1,7 +1,7 @@
 //! What volumes hold, who used them last, and what becomes of those that nobody needs: `petset status`,
 //! `petset volumes` and `petset volumes prune`.
 
-use e2e::binary::{Cluster, PATIENCE, Ran, eventually, petset_binary, repository, run};
+use e2e::binary::{Cluster, PATIENCE, Ran, eventually, petset_binary, run};
 use e2e::in_process::{InProcess, PODS};
 use serde_json::{Value, json};
 use std::fs;
@@ -12,16 +12,6 @@ use std::time::Duration;
 
 const CLAIMS: &str = "/api/v1/namespaces/default/persistentvolumeclaims";
 const EVENTS: &str = "/api/v1/namespaces/default/events";
-
-/// A set of two shells with a claim each.
-fn two_shells() -> Cluster {
-    let mut cluster = Cluster::new();
-    let manifest = repository("e2e/manifests/shells.yaml").display().to_string();
-    cluster.start(&["-f", &manifest]);
-    eventually("the manifest is applied", PATIENCE, || cluster.look("sts db"));
-    cluster.until_available("db", 2);
-    cluster
-}
 
 fn petset(cluster: &Cluster, line: &str) -> Ran {
     let arguments: Vec<&str> = line.split_whitespace().collect();
@@ -61,7 +51,7 @@ fn scale_to_one(cluster: &Cluster) {
 
 #[test]
 fn a_claim_out_of_the_set_s_range_is_listed_with_its_last_user_and_goes_with_its_data_when_it_is_named() {
-    let cluster = two_shells();
+    let cluster = Cluster::up_with_two_shells();
     assert_eq!(
         petset(&cluster, "volumes").ok(),
         "no leftovers in namespace default\n"
@@ -144,7 +134,7 @@ fn a_claim_out_of_the_set_s_range_is_listed_with_its_last_user_and_goes_with_its
 
 #[test]
 fn what_a_deleted_set_leaves_is_removed_after_yes_at_the_terminal_and_not_after_no() {
-    let cluster = two_shells();
+    let cluster = Cluster::up_with_two_shells();
     cluster.kubectl("delete sts db");
     cluster.until_gone("pod db-0");
     cluster.until_gone("pod db-1");
@@ -315,7 +305,7 @@ spec: {{capacity: {{storage: 9Gi}}, accessModes: [ReadWriteOnce], hostPath: {{pa
 
 #[test]
 fn a_claim_that_is_full_is_warned_about_and_status_says_what_each_claim_uses() {
-    let cluster = two_shells();
+    let cluster = Cluster::up_with_two_shells();
     let (volume, directory) = volume_of(&cluster, "data-db-0");
     fs::write(directory.join("big"), vec![7; 3 << 20]).expect("written");
     let warned = cluster.until("events --field-selector=reason=VolumeOverCapacity", |events| {

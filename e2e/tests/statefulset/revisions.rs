@@ -82,6 +82,12 @@ async fn a_revisions_data_sent_as_a_patch_brings_its_template_back() {
     assert_eq!(pod["metadata"]["annotations"], Value::Null);
 }
 
+/// The numbers of the revisions that there are.
+async fn kept_numbers(cluster: &Cluster) -> Vec<i64> {
+    let history = history(cluster).await;
+    history.into_iter().map(|(number, _)| number).collect()
+}
+
 /// R19: up to the limit besides those in use.
 #[tokio::test(start_paused = true)]
 async fn no_more_old_revisions_are_kept_than_the_limit_says() {
@@ -92,11 +98,7 @@ async fn no_more_old_revisions_are_kept_than_the_limit_says() {
             cluster.until_rolled_out(1).await;
         }
         cluster.rest().await;
-        let numbers: Vec<_> = history(&cluster)
-            .await
-            .into_iter()
-            .map(|(number, _)| number)
-            .collect();
+        let numbers = kept_numbers(&cluster).await;
         let expected: Vec<i64> = (1..=5).skip(5 - kept).collect();
         assert_eq!(numbers, expected, "limit {limit}");
     }
@@ -118,22 +120,14 @@ async fn a_revision_that_a_pod_was_made_from_is_kept_whatever_the_limit() {
         .await;
     cluster.until_counts([3, 3, 3, 0]).await;
     cluster.rest().await;
-    let numbers: Vec<_> = history(&cluster)
-        .await
-        .into_iter()
-        .map(|(number, _)| number)
-        .collect();
+    let numbers = kept_numbers(&cluster).await;
     assert_eq!(numbers, [1, 2, 3]);
     cluster
         .change(json!({"updateStrategy": {"rollingUpdate": {"partition": 0}}}))
         .await;
     cluster.until_rolled_out(3).await;
     cluster.rest().await;
-    let numbers: Vec<_> = history(&cluster)
-        .await
-        .into_iter()
-        .map(|(number, _)| number)
-        .collect();
+    let numbers = kept_numbers(&cluster).await;
     assert_eq!(numbers, [3]);
 }
 
