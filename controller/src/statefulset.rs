@@ -13,6 +13,7 @@ mod identity;
 mod members;
 mod observed;
 pub mod plan;
+mod replica;
 mod revision;
 mod rollout;
 mod service;

@@ -224,13 +224,7 @@ impl<'a> Actor<'a> {
                     "spec": {"resources": {"requests": {"storage": storage}}}});
                 let done = self.patch::<PersistentVolumeClaim>(&name, &body).await;
                 let set = self.set.name_any();
-                match &done {
-                    Ok(()) => self.tell(event::about_growth(&set, &name, &storage.0, Ok(()))),
-                    Err(error) if is_lost_race(error) => {}
-                    Err(error) => {
-                        self.tell(event::about_growth(&set, &name, &storage.0, Err(&reason(error))))
-                    }
-                }
+                self.tell_outcome(&done, |done| event::about_growth(&set, &name, &storage.0, done));
                 done
             }
             Action::Tell(told) => {
@@ -255,17 +249,12 @@ impl<'a> Actor<'a> {
     ) -> Result<(), Error> {
         let done = self.create(claim).await;
         let (set, name) = (self.set.name_any(), claim.name_any());
-        match &done {
-            Ok(()) => self.tell(event::about_claim(&set, &name, pod, Ok(()))),
-            Err(error) if is_lost_race(error) => {}
-            Err(error) => {
-                let why = reason(error);
-                self.tell(event::about_claim(&set, &name, pod, Err(&why)));
-                if let Some(verb) = part_of {
-                    let failed = Err(Error::Refused(format!("failed to create PVC {name}: {why}")));
-                    self.tell_pod(verb, pod, &failed);
-                }
-            }
+        self.tell_outcome(&done, |done| event::about_claim(&set, &name, pod, done));
+        if let (Err(error), Some(verb)) = (&done, part_of)
+            && !is_lost_race(error)
+        {
+            let why = format!("failed to create PVC {name}: {}", reason(error));
+            self.tell_pod(verb, pod, &Err(Error::Refused(why)));
         }
         done
     }
@@ -297,12 +286,9 @@ impl<'a> Actor<'a> {
                         .status
                         .and_then(|status| status.conditions)
                         .unwrap_or_default();
-                    let own = status.conditions.iter().flatten();
-                    let own = own
-                        .filter(|own| condition::OWN.contains(&own.type_.as_str()))
-                        .cloned();
+                    let ours = status.conditions.as_deref().unwrap_or_default();
                     set.status = Some(StatefulSetStatus {
-                        conditions: condition::merge(&present, own.collect()),
+                        conditions: condition::merge(&present, ours),
                         ..status.clone()
                     });
                 }
@@ -389,13 +375,17 @@ impl<'a> Actor<'a> {
             .tell(&self.regarding, told.event_type, told.reason, told.message);
     }
 
-    /// Tell what was done with a pod, or why it was not; a lost race is not worth telling (R49).
     fn tell_pod(&self, verb: Verb, pod: &str, done: &Result<(), Error>) {
         let set = self.set.name_any();
+        self.tell_outcome(done, |done| event::about_pod(&set, verb, pod, done));
+    }
+
+    /// Tell what was done, or why it was not; a lost race is not worth telling (R49).
+    fn tell_outcome(&self, done: &Result<(), Error>, told: impl FnOnce(Result<(), &str>) -> Told) {
         match done {
-            Ok(()) => self.tell(event::about_pod(&set, verb, pod, Ok(()))),
+            Ok(()) => self.tell(told(Ok(()))),
             Err(error) if is_lost_race(error) => {}
-            Err(error) => self.tell(event::about_pod(&set, verb, pod, Err(&reason(error)))),
+            Err(error) => self.tell(told(Err(&reason(error)))),
         }
     }
 }

@@ -23,7 +23,7 @@ const GOVERNED: &str = "GoverningService";
 const RESIZED: &str = "ClaimsResized";
 
 /// The types of the conditions that are this controller's.
-pub const OWN: [&str; 4] = [AVAILABLE, PROGRESSING, GOVERNED, RESIZED];
+const OWN: [&str; 4] = [AVAILABLE, PROGRESSING, GOVERNED, RESIZED];
 
 /// What a sync found out.
 pub struct Outlook<'a> {
@@ -90,18 +90,17 @@ pub fn conditions(
         message: condition.message.clone().unwrap_or_default(),
     });
     let news = news.collect();
-    (merge(old, own), news)
+    (merge(old, &own), news)
 }
 
-/// `own` conditions among those that others have set.
+/// This controller's own conditions of `ours` among those of others in `present`.
 pub fn merge(
     present: &[StatefulSetCondition],
-    own: Vec<StatefulSetCondition>,
+    ours: &[StatefulSetCondition],
 ) -> Option<Vec<StatefulSetCondition>> {
-    let others = present
-        .iter()
-        .filter(|condition| !OWN.contains(&condition.type_.as_str()));
-    let all: Vec<_> = others.cloned().chain(own).collect();
+    let is_own = |condition: &&StatefulSetCondition| OWN.contains(&condition.type_.as_str());
+    let others = present.iter().filter(|condition| !is_own(condition));
+    let all: Vec<_> = others.chain(ours.iter().filter(is_own)).cloned().collect();
     (!all.is_empty()).then_some(all)
 }
 

@@ -143,10 +143,11 @@ fn listed(observed: &Observed) -> Vec<Arc<ControllerRevision>> {
     listed
 }
 
-/// The set's newest revision, if it holds other bytes than the present template's.
+/// The set's newest revision, if it holds another template than the present one.
 pub fn newest_of_another_template(observed: &Observed) -> Option<Arc<ControllerRevision>> {
     let newest = listed(observed).pop()?;
-    (bytes(&newest) != go_json(&observed.data)).then_some(newest)
+    let is_same = newest.data.as_ref().is_some_and(|data| data.0 == observed.data);
+    (!is_same).then_some(newest)
 }
 
 /// A new revision under a name that is free, or the revision with these bytes that has the name already (R17).
