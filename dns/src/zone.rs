@@ -81,6 +81,19 @@ impl Zone {
         }
     }
 
+    /// Apexes, the cluster's first and then the reverse ones.
+    pub fn apexes(&self) -> &[LowerName] {
+        &self.apexes
+    }
+
+    /// Every record, in the canonical order of names (RFC 4034, 6.1) and of types.
+    pub fn records(&self) -> Vec<Record> {
+        let mut nodes: Vec<_> = self.names.iter().collect();
+        nodes.sort_by(|a, b| a.0.cmp(b.0));
+        let sets = nodes.into_iter().flat_map(|(_, node)| node.values());
+        sets.flatten().cloned().collect()
+    }
+
     /// Answer a question of class IN.
     pub fn answer(&self, name: &LowerName, type_: RecordType) -> Answer {
         if matches!(type_, RecordType::AXFR | RecordType::IXFR) || self.apex_of(name).is_none() {
