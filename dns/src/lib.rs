@@ -5,6 +5,9 @@
 //! protocol. One answer comes from one version of the data.
 
 pub mod follow;
+pub mod log;
+pub mod metrics;
+pub mod mnemonic;
 pub mod records;
 pub mod server;
 pub mod table;
