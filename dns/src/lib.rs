@@ -11,6 +11,7 @@ pub mod mnemonic;
 pub mod records;
 pub mod server;
 pub mod table;
+pub mod upstream;
 pub mod zone;
 
 use hickory_proto::rr::Name;
@@ -46,16 +47,31 @@ pub enum Error {
     Sockets(String),
 }
 
+/// Bound sockets whose clients are treated alike.
+#[derive(Debug)]
+pub struct Listener {
+    /// Several with SO_REUSEPORT, or one.
+    pub udp: Vec<UdpSocket>,
+    /// On the same address as `udp`.
+    pub tcp: Vec<TcpListener>,
+    /// Who is asked for names outside all zones; `None`: they are refused.
+    pub upstream: Option<upstream::Servers>,
+}
+
 /// Answer on all sockets until `shutdown`.
 pub async fn run(
     client: kube::Client,
     options: Options,
-    udp: Vec<UdpSocket>,
-    tcp: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let config = Arc::new(Config::new(&options)?);
     let live = Arc::new(Live::new(&config));
+    let (udp, tcp): (Vec<_>, Vec<_>) = listeners.into_iter().map(|l| (l.udp, l.tcp)).unzip();
+    let (udp, tcp) = (
+        udp.into_iter().flatten().collect(),
+        tcp.into_iter().flatten().collect(),
+    );
     let mut server = server::listen(live.clone(), udp, tcp);
     let outcome = tokio::select! {
         () = shutdown.cancelled() => Ok(()),

@@ -57,6 +57,11 @@ impl Range {
         (!reserved).then_some(address)
     }
 
+    /// The first address, which no pod gets: the pods' DNS server may have it.
+    pub fn first(self) -> Ipv4Addr {
+        Ipv4Addr::from(self.network + 1)
+    }
+
     fn contains(self, address: Ipv4Addr) -> bool {
         u32::from(address) & (u32::MAX << (32 - self.prefix)) == self.network
     }

@@ -4,8 +4,9 @@
 #![allow(missing_docs)]
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// Kubernetes StatefulSets as plain local processes.
 #[derive(Debug, Parser)]
@@ -99,6 +100,75 @@ pub struct Names {
         default_value = "cluster.local"
     )]
     pub cluster_domain: String,
+    /// Who is asked for names outside the cluster: none (they are refused), host (as /etc/resolv.conf says), or addresses
+    #[arg(
+        long,
+        env = "PETSET_DNS_UPSTREAM",
+        value_name = "none|host|ADDR[,ADDR]",
+        default_value = "none"
+    )]
+    pub dns_upstream: Upstream,
+}
+
+/// How pods find names.
+#[derive(Args, Clone, Debug)]
+pub struct PodNames {
+    /// DNS address for pods, port 53, or none [default: the first of the pod range, where petset may listen there]
+    #[arg(long, env = "PETSET_POD_DNS", value_name = "ADDR|none")]
+    pub pod_dns: Option<PodDns>,
+    /// Who is asked when a pod asks for a name outside the cluster
+    #[arg(
+        long,
+        env = "PETSET_POD_DNS_UPSTREAM",
+        value_name = "none|host|ADDR[,ADDR]",
+        default_value = "host"
+    )]
+    pub pod_dns_upstream: Upstream,
+}
+
+/// `none`, or servers that are asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream(pub Option<dns::upstream::Servers>);
+
+impl FromStr for Upstream {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self(None)),
+            text => text.parse().map(|servers| Self(Some(servers))),
+        }
+    }
+}
+
+/// `none`, or where pods' own DNS is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PodDns(pub Option<IpAddr>);
+
+impl FromStr for PodDns {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        let socket = text.parse::<SocketAddr>();
+        let address = match socket {
+            Ok(socket) if socket.port() != 53 => {
+                return Err(format!(
+                    "{text:?}: a pod's resolv.conf cannot name a port, so it must be 53"
+                ));
+            }
+            Ok(socket) => socket.ip(),
+            Err(_) => text.parse().map_err(|_| {
+                format!("{text:?} is no address (an example is 127.244.0.1; none: pods use the host's DNS)")
+            })?,
+        };
+        if address.is_unspecified() || address.is_multicast() {
+            return Err(format!("{text:?}: a pod's resolv.conf must name one address"));
+        }
+        Ok(Self(Some(address)))
+    }
 }
 
 /// How pods run.
@@ -130,6 +200,8 @@ pub struct Up {
     pub api: Api,
     #[command(flatten)]
     pub names: Names,
+    #[command(flatten)]
+    pub pod_names: PodNames,
     #[command(flatten)]
     pub pods: Pods,
     #[command(flatten)]
@@ -335,6 +407,28 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_pods_dns_is_an_address_with_port_53() {
+        for (text, expected) in [
+            ("none", None),
+            ("127.244.0.1", Some("127.244.0.1")),
+            ("127.244.0.1:53", Some("127.244.0.1")),
+            ("::1", Some("::1")),
+            ("[::1]:53", Some("::1")),
+        ] {
+            let address = text.parse::<PodDns>().expect(text).0;
+            assert_eq!(address.map(|a| a.to_string()).as_deref(), expected);
+        }
+        for (text, why) in [
+            ("127.244.0.1:54", "cannot name a port"),
+            ("0.0.0.0", "one address"),
+            ("host", "127.244.0.1"),
+        ] {
+            let refused = text.parse::<PodDns>().expect_err(text);
+            assert!(refused.contains(why), "{refused}");
+        }
     }
 
     #[test]

@@ -2,14 +2,16 @@
 //!
 //! Components talk through a `kube::Client` whose service is the API server's router itself: no socket in between.
 
-use crate::data::{DataDir, Lock, Running, write_private};
+use crate::data::{DataDir, Lock, PodDns, Running, write_private};
 use crate::nodes::{InProcess, Sockets};
+use crate::pod_dns;
 use anyhow::{Context, bail};
 use apiserver::auth::User;
 use apiserver::auth::pki::Pki;
 use apiserver::auth::token::Tokens;
 use apiserver::serve::{Tls, serve_http, serve_tls, serve_unix};
 use axum::{Extension, Router};
+use dns::upstream::Servers;
 use events::Clock;
 use jiff::Timestamp;
 use kubelet::Kubelet;
@@ -41,6 +43,12 @@ pub struct Options {
 pub struct Components {
     /// DNS address.
     pub dns: SocketAddr,
+    /// Who is asked for names outside the cluster, by whoever asks at `dns`.
+    pub dns_upstream: Option<Servers>,
+    /// The pods' own DNS address.
+    pub pod_dns: pod_dns::Wanted,
+    /// Who is asked for names outside the cluster, by pods.
+    pub pod_dns_upstream: Option<Servers>,
     /// The zone of the cluster's names.
     pub cluster_domain: String,
     /// Where pod addresses come from.
@@ -89,7 +97,13 @@ struct Listeners {
     api: TcpListener,
     http: Option<TcpListener>,
     unix: UnixListener,
-    dns: Option<(UdpSocket, TcpListener)>,
+    dns: Option<Dns>,
+}
+
+/// The sockets of the DNS server.
+struct Dns {
+    host: (UdpSocket, TcpListener),
+    pods: pod_dns::Bound,
 }
 
 impl Cluster {
@@ -146,7 +160,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    fn listen(&mut self, listeners: Listeners, tls: Tls) -> Option<(UdpSocket, TcpListener)> {
+    fn listen(&mut self, listeners: Listeners, tls: Tls) -> Option<Dns> {
         let router = &self.router;
         let stop = &self.stops.listeners;
         let serving = serve_tls(listeners.api, router.clone(), tls, stop.clone());
@@ -174,7 +188,7 @@ impl Cluster {
         components: &Components,
         data: &DataDir,
         pki: &Pki,
-        (udp, tcp): (UdpSocket, TcpListener),
+        sockets: Dns,
         clock: &Clock,
         nodes: &InProcess,
     ) {
@@ -205,7 +219,8 @@ impl Cluster {
 
         let client = self.client_of("system:kube-dns", &["system:masters"]);
         let names = dns_options(components);
-        let running = dns::run(client, names, vec![udp], vec![tcp], self.stops.dns.clone());
+        let listeners = dns_listeners(components, sockets);
+        let running = dns::run(client, names, listeners, self.stops.dns.clone());
         spawn(&mut self.dns, async { Ok(running.await?) });
     }
 
@@ -314,6 +329,23 @@ fn dns_options(components: &Components) -> dns::Options {
     }
 }
 
+/// The host's sockets and the pods', which differ in who is asked for other names.
+fn dns_listeners(components: &Components, sockets: Dns) -> Vec<dns::Listener> {
+    let listener = |(udp, tcp), upstream: &Option<Servers>| dns::Listener {
+        udp: vec![udp],
+        tcp: vec![tcp],
+        upstream: upstream.clone(),
+    };
+    let mut listeners = vec![listener(sockets.host, &components.dns_upstream)];
+    listeners.extend(
+        sockets
+            .pods
+            .ok()
+            .map(|(_, udp, tcp)| listener((udp, tcp), &components.pod_dns_upstream)),
+    );
+    listeners
+}
+
 /// Store and certificates, side by side: both are disk work.
 async fn open_disk(
     data: &DataDir,
@@ -350,8 +382,12 @@ fn describe(
     let dns = listeners
         .dns
         .as_ref()
-        .map(|(udp, _)| udp.local_addr())
+        .map(|dns| dns.host.0.local_addr())
         .transpose()?;
+    let pod_dns = listeners.dns.as_ref().map(|dns| match &dns.pods {
+        Ok((address, ..)) => PodDns::At(address.to_string()),
+        Err(why) => PodDns::Missing(why.clone()),
+    });
     Ok(Running {
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -360,6 +396,7 @@ fn describe(
         http: http.map(|address| format!("http://{address}")),
         socket: data.api_socket(),
         dns: dns.map(|address| reachable(address).to_string()),
+        pod_dns,
         cluster_domain: options.components.as_ref().map(|c| c.cluster_domain.clone()),
         kubeconfig: data.kubeconfig(),
     })
@@ -387,7 +424,10 @@ impl Listeners {
             None => None,
         };
         let dns = match &options.components {
-            Some(components) => Some(bind_dns(components.dns).await?),
+            Some(components) => Some(Dns {
+                host: bind_host_dns(components.dns).await?,
+                pods: pod_dns::bind(components.pod_dns).await?,
+            }),
             None => None,
         };
         let socket = options.data_dir.api_socket();
@@ -423,16 +463,22 @@ fn cannot_listen(address: SocketAddr, what: &str, flag: &str) -> String {
     )
 }
 
+/// Where the host's programs ask.
+pub async fn bind_host_dns(address: SocketAddr) -> anyhow::Result<(UdpSocket, TcpListener)> {
+    bind_dns(address)
+        .await
+        .with_context(|| cannot_listen(address, "DNS", "--dns"))
+}
+
 /// The same port for UDP and TCP, also when the system picks it.
 pub async fn bind_dns(address: SocketAddr) -> anyhow::Result<(UdpSocket, TcpListener)> {
-    let message = || cannot_listen(address, "DNS", "--dns");
     for _ in 0..32 {
-        let udp = UdpSocket::bind(address).await.with_context(message)?;
+        let udp = UdpSocket::bind(address).await?;
         match TcpListener::bind(udp.local_addr()?).await {
             Ok(tcp) => return Ok((udp, tcp)),
             Err(_) if address.port() == 0 => {}
-            Err(error) => return Err(error).with_context(message),
+            Err(error) => return Err(error.into()),
         }
     }
-    bail!("{}: no port is free for both UDP and TCP", message())
+    bail!("no port is free for both UDP and TCP")
 }

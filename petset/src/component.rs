@@ -2,10 +2,11 @@
 //! server that a kubeconfig names.
 
 use crate::args;
-use crate::cluster::{Cluster, Components, Options, bind_dns, bind_unix, kubelet_options};
+use crate::cluster::{Cluster, Components, Options, bind_host_dns, bind_unix, kubelet_options};
 use crate::connect;
 use crate::data::DataDir;
 use crate::nodes::SOCKET_ANNOTATION;
+use crate::pod_dns;
 use anyhow::Context;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, Patch, PatchParams};
@@ -92,7 +93,10 @@ fn root_certificates(config: &kube::Config) -> Option<String> {
 }
 
 /// What `--pod-cidr` and its like say about pods.
-pub fn components(pods: &args::Pods, names: Option<&args::Names>) -> anyhow::Result<Components> {
+pub fn components(
+    pods: &args::Pods,
+    names: Option<(&args::Names, &args::PodNames)>,
+) -> anyhow::Result<Components> {
     let node_name = match &pods.node_name {
         Some(name) => name.clone(),
         None => host_name(),
@@ -100,8 +104,13 @@ pub fn components(pods: &args::Pods, names: Option<&args::Names>) -> anyhow::Res
     let max = jiff::SignedDuration::from_secs(i64::from(pods.max_back_off));
     let default = kubelet::record::BackOff::default();
     Ok(Components {
-        dns: names.map_or(SocketAddr::from(([127, 0, 0, 1], 0)), |n| n.dns),
-        cluster_domain: names.map_or_else(|| "cluster.local".into(), |n| n.cluster_domain.clone()),
+        dns: names.map_or(SocketAddr::from(([127, 0, 0, 1], 0)), |(n, _)| n.dns),
+        dns_upstream: names.and_then(|(n, _)| n.dns_upstream.0.clone()),
+        pod_dns: names.map_or(pod_dns::Wanted::Nowhere, |(_, pod)| {
+            pod_dns::Wanted::new(pod.pod_dns, pods.pod_cidr)
+        }),
+        pod_dns_upstream: names.and_then(|(_, pod)| pod.pod_dns_upstream.0.clone()),
+        cluster_domain: names.map_or_else(|| "cluster.local".into(), |(n, _)| n.cluster_domain.clone()),
         pod_range: pods.pod_cidr,
         node_name,
         executable: executable()?,
@@ -201,7 +210,7 @@ async fn announce(
 pub async fn dns(arguments: args::Dns) -> anyhow::Result<()> {
     let stop = stop_on_signal()?;
     let (client, config) = connect::remote(&arguments.remote).await?;
-    let (udp, tcp) = bind_dns(arguments.names.dns).await?;
+    let (udp, tcp) = bind_host_dns(arguments.names.dns).await?;
     let address = udp.local_addr()?;
     let options = dns::Options {
         cluster_domain: arguments.names.cluster_domain.clone(),
@@ -209,6 +218,11 @@ pub async fn dns(arguments: args::Dns) -> anyhow::Result<()> {
         address: address.ip(),
     };
     say(&format!("DNS at {address} for {}", config.cluster_url))?;
-    dns::run(client, options, vec![udp], vec![tcp], stop).await?;
+    let listener = dns::Listener {
+        udp: vec![udp],
+        tcp: vec![tcp],
+        upstream: arguments.names.dns_upstream.0,
+    };
+    dns::run(client, options, vec![listener], stop).await?;
     Ok(())
 }

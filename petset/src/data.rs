@@ -30,10 +30,23 @@ pub struct Running {
     pub socket: PathBuf,
     /// `127.0.0.1:1053`; none for an API server alone.
     pub dns: Option<String>,
+    /// The pods' own DNS; none for an API server alone.
+    #[serde(default)]
+    pub pod_dns: Option<PodDns>,
     /// The zone.
     pub cluster_domain: Option<String>,
     /// For kubectl.
     pub kubeconfig: PathBuf,
+}
+
+/// What became of the pods' own DNS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PodDns {
+    /// `127.244.0.1:53`
+    At(String),
+    /// Pods use the host's, and why.
+    Missing(String),
 }
 
 /// Holds a data directory, or one component's part of it, for this process.
@@ -259,6 +272,7 @@ mod tests {
             http: None,
             socket: PathBuf::new(),
             dns: None,
+            pod_dns: None,
             cluster_domain: None,
             kubeconfig: PathBuf::new(),
         };

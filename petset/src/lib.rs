@@ -9,6 +9,7 @@ pub mod data;
 pub mod explain;
 pub mod manifest;
 pub mod nodes;
+pub mod pod_dns;
 pub mod status;
 pub mod table;
 pub mod up;

@@ -2,7 +2,7 @@
 
 use crate::args::{Output, Status};
 use crate::connect;
-use crate::data::{DataDir, Running};
+use crate::data::{DataDir, PodDns, Running};
 use crate::volumes::usage::{self, BUDGET, Used};
 use crate::volumes::{self, inventory};
 use anyhow::Context;
@@ -153,6 +153,10 @@ fn text(running: &Running, now: Timestamp) -> String {
     ];
     lines.extend(running.http.clone().map(|http| ("HTTP", http)));
     lines.extend(running.dns.clone().map(|dns| ("DNS", dns)));
+    lines.extend(running.pod_dns.clone().map(|pods| match pods {
+        PodDns::At(address) => ("Pod DNS", address),
+        PodDns::Missing(why) => ("Pod DNS", format!("none, pods use the host's: {why}")),
+    }));
     lines.extend(running.cluster_domain.clone().map(|domain| ("Domain", domain)));
     lines.push(("Version", running.version.clone()));
     lines.push(("Pid", running.pid.to_string()));

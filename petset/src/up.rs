@@ -20,7 +20,10 @@ pub async fn run(arguments: Up) -> anyhow::Result<()> {
         data_dir,
         api: arguments.api.api,
         http: arguments.api.http,
-        components: Some(components(&arguments.pods, Some(&arguments.names))?),
+        components: Some(components(
+            &arguments.pods,
+            Some((&arguments.names, &arguments.pod_names)),
+        )?),
     };
     let screen = Screen::new();
     let mut cluster = Cluster::start(options).await?;
@@ -134,6 +137,7 @@ mod tests {
             http: None,
             socket: "/d/api.sock".into(),
             dns: Some("127.0.0.1:1053".into()),
+            pod_dns: None,
             cluster_domain: Some("cluster.local".into()),
             kubeconfig: "/d/kubeconfig".into(),
         };

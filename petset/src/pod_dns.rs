@@ -1,0 +1,79 @@
+//! The pods' own DNS address. A pod's resolv.conf cannot name a port, so it is port 53 of an address that only pods use,
+//! where this machine lets petset have that.
+
+use crate::args;
+use crate::cluster::bind_dns;
+use anyhow::Context;
+use kubelet::address::Range;
+use std::net::{IpAddr, SocketAddr};
+use tokio::net::{TcpListener, UdpSocket};
+
+/// The only port that a resolver asks.
+const PORT: u16 = 53;
+
+/// Where it is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Nowhere: pods use the host's.
+    Nowhere,
+    /// Here if that is possible.
+    IfPossible(IpAddr),
+    /// Here.
+    At(IpAddr),
+}
+
+impl Wanted {
+    /// What `--pod-dns` says; without it the first address of the pods' range.
+    pub fn new(flag: Option<args::PodDns>, range: Range) -> Self {
+        match flag {
+            Some(args::PodDns(Some(address))) => Self::At(address),
+            Some(args::PodDns(None)) => Self::Nowhere,
+            None => Self::IfPossible(range.first().into()),
+        }
+    }
+}
+
+/// Its sockets, or why there are none.
+pub type Bound = Result<(SocketAddr, UdpSocket, TcpListener), String>;
+
+/// Listen there. Only an address that somebody asked for is worth an error.
+pub async fn bind(wanted: Wanted) -> anyhow::Result<Bound> {
+    let (address, must) = match wanted {
+        Wanted::Nowhere => return Ok(Err("switched off with --pod-dns none".into())),
+        Wanted::IfPossible(address) => (SocketAddr::new(address, PORT), false),
+        Wanted::At(address) => (SocketAddr::new(address, PORT), true),
+    };
+    match bind_dns(address).await {
+        Ok((udp, tcp)) => Ok(Ok((address, udp, tcp))),
+        Err(error) if must => {
+            let remedy =
+                kubelet::privilege::remedy(PORT).map_or_else(String::new, |remedy| format!(" ({remedy})"));
+            Err(error).with_context(|| {
+                format!("cannot listen on {address} for the pods' DNS, as --pod-dns says{remedy}")
+            })
+        }
+        Err(error) => {
+            let why = format!("cannot listen on {address}: {}", error.root_cause());
+            tracing::debug!(why, "pods use the host's DNS");
+            Ok(Err(why))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_flag_it_is_the_first_address_of_the_range_if_possible() {
+        let range: Range = "127.244.0.0/16".parse().expect("a range");
+        let first = IpAddr::from([127, 244, 0, 1]);
+        let named = IpAddr::from([127, 0, 0, 153]);
+        assert_eq!(Wanted::new(None, range), Wanted::IfPossible(first));
+        assert_eq!(Wanted::new(Some(args::PodDns(None)), range), Wanted::Nowhere);
+        assert_eq!(
+            Wanted::new(Some(args::PodDns(Some(named))), range),
+            Wanted::At(named)
+        );
+    }
+}
