@@ -7,12 +7,14 @@
 pub mod follow;
 pub mod log;
 pub mod metrics;
-pub mod mnemonic;
+pub mod presentation;
 pub mod records;
 pub mod server;
 pub mod table;
+pub mod transfer;
 pub mod upstream;
 pub mod zone;
+pub mod zonefile;
 
 use hickory_proto::rr::Name;
 use std::net::IpAddr;

@@ -3,8 +3,7 @@
 //! It reads messages by itself and takes whatever comes: what cannot be read is told as `-`.
 
 use crate::metrics::Protocol;
-use crate::mnemonic::{class_name, code_name, type_name};
-use std::fmt::Write;
+use crate::presentation::{class_name, code_name, type_name, write_label};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -91,20 +90,6 @@ fn question(message: &[u8]) -> Option<(String, usize)> {
         text.push('.');
     }
     Some((text, at + 1))
-}
-
-/// A label as zone files write it (RFC 1035, 5.1): no byte of it can break a line, a terminal or a quotation.
-pub(crate) fn write_label(text: &mut String, label: &[u8]) {
-    for &byte in label {
-        // Writing to a String cannot fail.
-        let _ = match byte {
-            b'.' | b'\\' | b'"' | b'(' | b')' | b';' | b'@' | b'$' => {
-                write!(text, "\\{}", char::from(byte))
-            }
-            b'!'..=b'~' => write!(text, "{}", char::from(byte)),
-            _ => write!(text, "\\{byte:03}"),
-        };
-    }
 }
 
 /// The fixed fields of an OPT record, under the names that other records have for them.

@@ -4,7 +4,7 @@
 //! Each thread that answers has a [`Worker`] of its own, so that counting costs no lock, no allocation and no cache line
 //! that another thread writes; they are added up when somebody looks.
 
-use crate::mnemonic;
+use crate::presentation;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,7 +32,7 @@ impl Protocol {
 /// Codes that are counted by themselves; the others are one.
 const CODES: [u16; 8] = [0, 1, 2, 3, 4, 5, 9, 16];
 const CODE_SLOTS: usize = CODES.len() + 1;
-const TYPE_SLOTS: usize = mnemonic::TYPES.len() + 1;
+const TYPE_SLOTS: usize = presentation::TYPES.len() + 1;
 
 const MICROSECOND: u64 = 1_000;
 const MILLISECOND: u64 = 1_000_000;
@@ -127,8 +127,10 @@ impl Worker {
 
 /// The types that everybody asks for are found first.
 fn type_slot(type_: u16) -> usize {
-    let known = mnemonic::TYPES.iter().position(|(number, _)| *number == type_);
-    known.unwrap_or(mnemonic::TYPES.len())
+    let known = presentation::TYPES
+        .iter()
+        .position(|(number, _)| *number == type_);
+    known.unwrap_or(presentation::TYPES.len())
 }
 
 fn code_slot(code: u16) -> usize {
@@ -187,8 +189,9 @@ impl Metrics {
             "Answers by protocol, response code and type of the question.",
         );
         for protocol in [Protocol::Udp, Protocol::Tcp] {
-            for (type_slot, type_) in labels(mnemonic::TYPES.map(|(_, name)| name.to_owned())).enumerate() {
-                for (code_slot, code) in labels(CODES.map(mnemonic::code_name)).enumerate() {
+            for (type_slot, type_) in labels(presentation::TYPES.map(|(_, name)| name.to_owned())).enumerate()
+            {
+                for (code_slot, code) in labels(CODES.map(presentation::code_name)).enumerate() {
                     let count =
                         sum(&|worker| worker.answered[protocol as usize][type_slot][code_slot].load(Relaxed));
                     if count > 0 {

@@ -1,4 +1,7 @@
-//! The names of types and response codes, as zone files, dig and metrics write them.
+//! How names, types, classes and response codes are written: in zone files, by dig, and here in logs and metrics.
+
+use hickory_proto::rr::Name;
+use std::fmt::Write;
 
 /// Types that have a place in the metrics; every other one counts as `other`, so that nobody can make the table endless.
 pub const TYPES: [(u16, &str); 16] = [
@@ -27,6 +30,48 @@ const CODES: [&str; 11] = [
 ];
 /// The first that does not fit into the header.
 const BADVERS: u16 = 16;
+
+/// An absolute name (RFC 1035, 5.1).
+pub fn name(name: &Name) -> String {
+    if name.is_root() {
+        return ".".into();
+    }
+    let mut text = String::with_capacity(name.len());
+    for label in name.iter() {
+        write_label(&mut text, label);
+        text.push('.');
+    }
+    text
+}
+
+/// Add a label to a name: no byte of it can break a line, a terminal, a quotation or the name.
+pub fn write_label(text: &mut String, label: &[u8]) {
+    for &byte in label {
+        // Writing to a String cannot fail.
+        let _ = match byte {
+            b'.' | b'\\' | b'"' | b'(' | b')' | b';' | b'@' | b'$' => {
+                write!(text, "\\{}", char::from(byte))
+            }
+            b'!'..=b'~' => write!(text, "{}", char::from(byte)),
+            _ => write!(text, "\\{byte:03}"),
+        };
+    }
+}
+
+/// A string of TXT data, quoted (RFC 1035, 5.1).
+pub fn string(bytes: &[u8]) -> String {
+    let mut text = String::from('"');
+    for &byte in bytes {
+        // Writing to a String cannot fail.
+        let _ = match byte {
+            b'"' | b'\\' => write!(text, "\\{}", char::from(byte)),
+            b' '..=b'~' => write!(text, "{}", char::from(byte)),
+            _ => write!(text, "\\{byte:03}"),
+        };
+    }
+    text.push('"');
+    text
+}
 
 /// `AAAA`, or `TYPE1000` for one without a name here (RFC 3597, 5).
 pub fn type_name(type_: u16) -> String {
@@ -58,6 +103,14 @@ pub fn code_name(code: u16) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_byte_of_a_name_or_a_string_ends_it() {
+        let odd = Name::from_labels([&b"a.b @\x1b"[..], b"C"]).expect("a name");
+        assert_eq!(name(&odd), "a\\.b\\032\\@\\027.C.");
+        assert_eq!(name(&Name::root()), ".");
+        assert_eq!(string(b"a \"b\"; \\\xff"), "\"a \\\"b\\\"; \\\\\\255\"");
+    }
 
     #[test]
     fn what_has_no_name_is_told_by_its_number() {
