@@ -3,6 +3,7 @@
 
 pub mod endpoint;
 pub mod plan;
+mod spread;
 #[cfg(test)]
 pub(crate) mod testing;
 

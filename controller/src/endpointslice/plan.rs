@@ -1,13 +1,14 @@
 //! From a Service, its pods and its slices to the fewest writes that make the slices right.
 
 use super::endpoint::{Family, endpoint, families, is_endpoint, is_headless, ports, selects};
+use super::spread::{Homes, fill};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Which Service a slice belongs to.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -35,9 +36,9 @@ pub enum Action {
 }
 
 /// What tells slices apart: endpoints with the same family and the same ports share slices.
-type Group = (Family, Vec<Port>);
+pub(super) type Group = (Family, Vec<Port>);
 /// A port in an order.
-type Port = (Option<String>, Option<i32>, Option<String>, Option<String>);
+pub(super) type Port = (Option<String>, Option<i32>, Option<String>, Option<String>);
 
 /// The writes. `pods` may be any pods, `slices` are those labelled with the Service's name, `now` is what
 /// the change annotation says.
@@ -50,49 +51,58 @@ pub fn plan<P: Borrow<Pod>>(
     if super::endpoint::selector(service).is_none() {
         return Vec::new();
     }
-    let ours = slices
+    let ours: Vec<&EndpointSlice> = slices
         .iter()
         .filter(|slice| slice.labels().get(MANAGED_BY).map(String::as_str) == Some(CONTROLLER))
-        .filter(|slice| slice.metadata.deletion_timestamp.is_none());
+        .filter(|slice| slice.metadata.deletion_timestamp.is_none())
+        .collect();
     let wanted = wanted(service, pods);
-    let mut existing: BTreeMap<Group, Vec<&EndpointSlice>> = BTreeMap::new();
-    let mut leftover: Vec<&EndpointSlice> = Vec::new();
+    let homes = Homes::new(&wanted, &ours);
+    let mut staying: BTreeMap<&Group, Vec<&EndpointSlice>> = BTreeMap::new();
+    let (mut spare, mut leaving) = (Vec::new(), Vec::new());
     for slice in ours {
-        match group_of(slice) {
-            Some(group) if wanted.contains_key(&group) => existing.entry(group).or_default().push(slice),
-            _ => leftover.push(slice),
+        match fate(service, slice, &wanted, &homes) {
+            Fate::Stays(group) => staying.entry(group).or_default().push(slice),
+            Fate::Spare => spare.push(slice),
+            Fate::Leaves => leaving.push(slice),
         }
     }
-    let mut creates = Vec::new();
-    let mut actions = Vec::new();
-    for (group, endpoints) in wanted {
-        let slices = existing.remove(&group).unwrap_or_default();
-        let filled = fill(endpoints, &slices);
-        for (index, (slice, endpoints)) in slices.iter().zip(filled.kept).enumerate() {
-            if endpoints.is_empty() && !(filled.placeholder && index == 0) {
-                leftover.push(slice);
-            } else if let Some(update) = updated(service, slice, &group, endpoints, now) {
-                actions.push(Action::Update(Box::new(update)));
+    let (mut creates, mut takers, mut givers) = (Vec::new(), Vec::new(), Vec::new());
+    for (group, endpoints) in &wanted {
+        let slices = staying.remove(group).unwrap_or_default();
+        let filled = fill(endpoints, &slices, &homes, |slice| {
+            group_of(slice).as_ref() != Some(group)
+        });
+        for (index, (slice, kept)) in slices.into_iter().zip(filled.kept).enumerate() {
+            if kept.endpoints.is_empty() && !(endpoints.is_empty() && index == 0) {
+                // Not to be written anew: what it holds may first have to be elsewhere.
+                leaving.push(slice);
+            } else if let Some(update) = updated(service, slice, group, kept.endpoints, now) {
+                let updates = if kept.gives { &mut givers } else { &mut takers };
+                updates.push(Action::Update(Box::new(update)));
             }
         }
         creates.extend(
             filled
                 .new
                 .into_iter()
-                .map(|endpoints| new(service, &group, endpoints, now)),
+                .map(|endpoints| new(service, group, endpoints, now)),
         );
     }
+    // Whoever reads between two writes must not miss an endpoint that only moves: it comes to its new slice before it
+    // leaves the old one. Slices that give one away take none, so this order is always possible.
+    let mut actions = Vec::new();
     for slice in creates {
-        // Writing into one that would be deleted is one write instead of two, and nobody who reads sees
-        // a moment with neither.
-        let reused = leftover
+        // Writing into one that would be deleted is one write instead of two.
+        let reused = spare
             .iter()
             .position(|old| old.address_type == slice.address_type);
-        actions.push(match reused.map(|index| leftover.remove(index)) {
+        actions.push(match reused.map(|index| spare.remove(index)) {
             Some(old) => Action::Update(Box::new(EndpointSlice {
                 metadata: ObjectMeta {
                     annotations: slice.metadata.annotations,
                     labels: slice.metadata.labels,
+                    owner_references: slice.metadata.owner_references,
                     ..old.metadata.clone()
                 },
                 ..slice
@@ -100,12 +110,43 @@ pub fn plan<P: Borrow<Pod>>(
             None => Action::Create(Box::new(slice)),
         });
     }
-    actions.extend(
-        leftover
-            .into_iter()
-            .map(|slice| Action::Delete(Box::new(slice.clone()))),
-    );
+    actions.extend(takers);
+    actions.extend(givers);
+    let deletes = spare.into_iter().chain(leaving);
+    actions.extend(deletes.map(|slice| Action::Delete(Box::new(slice.clone()))));
     actions
+}
+
+/// What becomes of a slice that there is.
+enum Fate<'a> {
+    /// It goes on holding endpoints of this group; perhaps with other ports, when all of its endpoints have those now.
+    Stays(&'a Group),
+    /// It holds nothing that is wanted, so that anything may be written into it.
+    Spare,
+    /// What it holds has to be elsewhere before it goes.
+    Leaves,
+}
+
+fn fate<'a>(
+    service: &Service,
+    slice: &EndpointSlice,
+    wanted: &'a BTreeMap<Group, Vec<Endpoint>>,
+    homes: &Homes<'a>,
+) -> Fate<'a> {
+    // One that belongs to an earlier Service of the name is being collected with that one.
+    let is_anothers = !slice.owner_references().is_empty() && slice.owner_references() != [owner(service)];
+    let Some(group) = group_of(slice).filter(|_| !is_anothers) else {
+        return Fate::Leaves;
+    };
+    if let Some((group, _)) = wanted.get_key_value(&group) {
+        return Fate::Stays(group);
+    }
+    let mut now = slice.endpoints.iter().flatten().filter_map(|e| homes.group(e));
+    match now.next() {
+        None => Fate::Spare,
+        Some(first) if first.0 == group.0 && now.all(|other| other == first) => Fate::Stays(first),
+        Some(_) => Fate::Leaves,
+    }
 }
 
 /// The endpoints there should be, by group; a family without any has one empty group.
@@ -128,74 +169,6 @@ fn wanted<P: Borrow<Pod>>(service: &Service, pods: &[P]) -> BTreeMap<Group, Vec<
         }
     }
     groups
-}
-
-/// How endpoints are spread over slices.
-struct Filled {
-    /// For each slice there is what it should hold.
-    kept: Vec<Vec<Endpoint>>,
-    /// What new slices hold.
-    new: Vec<Vec<Endpoint>>,
-    /// The group is empty on purpose: its first slice stays.
-    placeholder: bool,
-}
-
-/// Each endpoint stays where it is; new ones go first to slices that are written anyway, then to the
-/// fullest that takes all of them, then to new slices.
-fn fill(endpoints: Vec<Endpoint>, slices: &[&EndpointSlice]) -> Filled {
-    let placeholder = endpoints.is_empty();
-    let mut wanted: BTreeMap<Identity, Endpoint> = BTreeMap::new();
-    let mut order = Vec::new();
-    for endpoint in endpoints {
-        let identity = identity(&endpoint);
-        if wanted.insert(identity.clone(), endpoint).is_none() {
-            order.push(identity);
-        }
-    }
-    let mut written = BTreeSet::new();
-    let mut kept: Vec<Vec<Endpoint>> = Vec::new();
-    for (index, slice) in slices.iter().enumerate() {
-        let held = slice.endpoints.iter().flatten();
-        let keep: Vec<Endpoint> = held
-            .filter_map(|endpoint| wanted.remove(&identity(endpoint)))
-            .take(MAX_ENDPOINTS)
-            .collect();
-        if slice.endpoints.as_ref().is_none_or(|held| held != &keep) {
-            written.insert(index);
-        }
-        kept.push(keep);
-    }
-    let mut new: Vec<Endpoint> = order
-        .iter()
-        .filter_map(|identity| wanted.remove(identity))
-        .collect();
-    for index in &written {
-        let room = MAX_ENDPOINTS - kept[*index].len();
-        kept[*index].extend(new.drain(..room.min(new.len())));
-    }
-    if !new.is_empty() && new.len() <= MAX_ENDPOINTS {
-        let fitting = (0..kept.len()).filter(|index| kept[*index].len() + new.len() <= MAX_ENDPOINTS);
-        if let Some(fullest) = fitting.max_by_key(|index| kept[*index].len()) {
-            kept[fullest].append(&mut new);
-        }
-    }
-    let mut new: Vec<Vec<Endpoint>> = new.chunks(MAX_ENDPOINTS).map(<[Endpoint]>::to_vec).collect();
-    if placeholder && slices.is_empty() {
-        new.push(Vec::new());
-    }
-    Filled {
-        kept,
-        new,
-        placeholder,
-    }
-}
-
-/// What makes an endpoint the same one, whatever its conditions are.
-type Identity = (Vec<String>, Option<String>);
-
-fn identity(endpoint: &Endpoint) -> Identity {
-    let uid = endpoint.target_ref.as_ref().and_then(|target| target.uid.clone());
-    (endpoint.addresses.clone(), uid)
 }
 
 fn new(service: &Service, group: &Group, endpoints: Vec<Endpoint>, now: &str) -> EndpointSlice {
@@ -224,6 +197,7 @@ fn updated(
 ) -> Option<EndpointSlice> {
     let labels = labels(service);
     let same = slice.endpoints.as_deref().unwrap_or_default() == endpoints
+        && group_of(slice).as_ref() == Some(group)
         && slice.labels() == &labels
         && slice.owner_references() == [owner(service)];
     if same {
@@ -293,6 +267,7 @@ mod tests {
     use crate::endpointslice::testing::{pod, service};
     use proptest::prelude::*;
     use serde_json::{Value, json};
+    use std::collections::BTreeSet;
 
     const NOW: &str = "2026-01-01T00:00:00Z";
 
@@ -453,20 +428,151 @@ mod tests {
         }
     }
 
+    /// The addresses that each state of `slices` shows while the actions are done one by one.
+    fn shown(slices: &[EndpointSlice], actions: Vec<Action>, counter: &mut usize) -> Vec<BTreeSet<String>> {
+        let all = |slices: &[EndpointSlice]| slices.iter().flat_map(addresses).collect();
+        let mut slices = slices.to_vec();
+        let mut states = vec![all(&slices)];
+        for action in actions {
+            slices = apply(&slices, vec![action], counter);
+            states.push(all(&slices));
+        }
+        states
+    }
+
+    /// A pod that has a named port.
+    fn with_port(ordinal: usize, name: &str, number: u16) -> Pod {
+        let mut pod = pod(ordinal, json!({}));
+        let containers = json!([{"name": "c", "ports": [{"name": name, "containerPort": number}]}]);
+        pod.spec.as_mut().unwrap().containers = serde_json::from_value(containers).unwrap();
+        pod
+    }
+
+    #[test]
+    fn endpoints_are_never_missing_while_the_ports_of_two_slices_change() {
+        // By name web-10 comes before web-2, but it came to its slice as the eleventh.
+        let pods: Vec<_> = (0..150).map(|ordinal| pod(ordinal, json!({}))).collect();
+        let (mut slices, mut counter) = (vec![], 0);
+        let before = service(json!({"ports": [{"port": 80}]}));
+        for some in [&pods[..100], &pods[..]] {
+            slices = apply(&slices, plan(&before, some, &slices, NOW), &mut counter);
+        }
+        let after = service(json!({"ports": [{"port": 81}]}));
+        let actions = plan(&after, &pods, &slices, "later");
+        assert!(
+            matches!(&actions[..], [Action::Update(_), Action::Update(_)]),
+            "{actions:?}"
+        );
+        for state in shown(&slices, actions, &mut counter) {
+            assert_eq!(state.len(), 150);
+        }
+    }
+
+    #[test]
+    fn endpoints_are_never_missing_while_a_slice_is_split_or_slices_are_merged() {
+        let pods: Vec<_> = (0..4)
+            .map(|ordinal| with_port(ordinal, "http", if ordinal < 2 { 8080 } else { 9090 }))
+            .collect();
+        let numbered = service(json!({"ports": [{"port": 80}]}));
+        let named = service(json!({"ports": [{"port": 80, "targetPort": "http"}]}));
+        let mut counter = 0;
+        let one = apply(&[], plan(&numbered, &pods, &[], NOW), &mut counter);
+        let two = apply(&[], plan(&named, &pods, &[], NOW), &mut counter);
+        assert_eq!((one.len(), two.len()), (1, 2));
+        for (service, slices) in [(&named, &one), (&numbered, &two)] {
+            let actions = plan(service, &pods, slices, "later");
+            for state in shown(slices, actions, &mut counter) {
+                assert_eq!(state.len(), 4);
+            }
+        }
+    }
+
+    #[test]
+    fn endpoints_are_never_missing_while_they_change_places() {
+        // What one pod calls http the other calls metrics.
+        let swapped = |ordinal: usize, http: u16, metrics: u16| {
+            let mut pod = with_port(ordinal, "http", http);
+            let container = &mut pod.spec.as_mut().unwrap().containers[0];
+            let port = json!({"name": "metrics", "containerPort": metrics});
+            let ports = container.ports.get_or_insert_default();
+            ports.push(serde_json::from_value(port).unwrap());
+            pod
+        };
+        let pods = [swapped(0, 1, 2), swapped(1, 2, 1)];
+        let of = |port: &str| service(json!({"ports": [{"port": 80, "targetPort": port}]}));
+        let mut counter = 0;
+        let slices = apply(&[], plan(&of("http"), &pods, &[], NOW), &mut counter);
+        let actions = plan(&of("metrics"), &pods, &slices, "later");
+        for state in shown(&slices, actions.clone(), &mut counter) {
+            assert_eq!(state.len(), 2);
+        }
+        let slices = apply(&slices, actions, &mut counter);
+        assert_eq!(slices.iter().flat_map(addresses).count(), 2);
+        assert_eq!(plan(&of("metrics"), &pods, &slices, NOW), []);
+    }
+
+    #[test]
+    fn a_pods_successor_takes_its_place_in_the_same_write() {
+        let service = service(json!({"ports": [{"port": 80}]}));
+        let pods: Vec<_> = (0..250).map(|ordinal| pod(ordinal, json!({}))).collect();
+        let (mut slices, mut counter) = (vec![], 0);
+        slices = apply(&slices, plan(&service, &pods, &slices, NOW), &mut counter);
+        let mut replaced = pods.clone();
+        for ordinal in [7, 120, 249] {
+            replaced[ordinal].metadata.uid = Some(format!("another-{ordinal}"));
+            replaced[ordinal].status.as_mut().unwrap().pod_ip = Some(format!("127.2.0.{ordinal}"));
+        }
+        let ip = |network: u8, ordinal: usize| format!("127.{network}.0.{ordinal}");
+        for state in shown(&slices, plan(&service, &replaced, &slices, NOW), &mut counter) {
+            for ordinal in [7, 120, 249] {
+                let old = state.contains(&ip(1, ordinal));
+                assert_ne!(old, state.contains(&ip(2, ordinal)), "{ordinal}");
+            }
+        }
+    }
+
+    #[test]
+    fn slices_of_an_earlier_service_of_the_name_are_replaced_not_adopted() {
+        let mut service = service(json!({"ports": [{"port": 80}]}));
+        let pods = [pod(0, json!({}))];
+        let slices = apply(&[], plan(&service, &pods, &[], NOW), &mut 0);
+        service.metadata.uid = Some("another".into());
+        let actions = plan(&service, &pods, &slices, NOW);
+        assert!(
+            matches!(&actions[..], [Action::Create(_), Action::Delete(_)]),
+            "{actions:?}"
+        );
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
-        /// Whatever pods come, change and go: every endpoint is in exactly one slice, none is too full,
-        /// and a second look finds nothing to do.
+        /// Whatever pods come, change and go, and whatever the Service calls their ports: every endpoint is in exactly one
+        /// slice, none is too full, a second look finds nothing to do, and between two writes nothing that was there
+        /// and stays there is missing.
         #[test]
         fn slices_hold_each_endpoint_once_and_settle(
-            rounds in prop::collection::vec(prop::collection::btree_set(0usize..250, 0..230), 1..6),
+            rounds in prop::collection::vec(
+                (prop::collection::btree_set(0usize..250, 0..230), 0..4usize), 1..6,
+            ),
         ) {
-            let service = service(json!({"ports": [{"port": 80}]}));
-            let (mut slices, mut counter) = (vec![], 0);
-            for round in rounds {
-                let pods: Vec<_> = round.iter().map(|ordinal| pod(*ordinal, json!({}))).collect();
-                slices = apply(&slices, plan(&service, &pods, &slices, NOW), &mut counter);
+            let (mut slices, mut counter) = (Vec::<EndpointSlice>::new(), 0);
+            for (round, ports) in rounds {
+                let target = [json!(8080), json!(9090), json!("http"), json!("other")][ports].clone();
+                let service = service(json!({"ports": [{"port": 80, "targetPort": target}]}));
+                let port = |ordinal: usize| [8080, 9090, 9090][ordinal % 3];
+                let name = |ordinal: usize| if ordinal % 2 == 0 { "http" } else { "other" };
+                let pods: Vec<_> = round
+                    .iter()
+                    .map(|ordinal| with_port(*ordinal, name(*ordinal), port(*ordinal)))
+                    .collect();
+                let actions = plan(&service, &pods, &slices, NOW);
+                let states = shown(&slices, actions.clone(), &mut counter);
+                let stay: BTreeSet<_> = states[0].intersection(&states[states.len() - 1]).cloned().collect();
+                for state in &states {
+                    prop_assert!(state.is_superset(&stay));
+                }
+                slices = apply(&slices, actions, &mut counter);
                 let mut held: Vec<_> = slices.iter().flat_map(addresses).collect();
                 held.sort();
                 let mut wanted: Vec<_> = round.iter().map(|ordinal| format!("127.1.0.{ordinal}")).collect();
