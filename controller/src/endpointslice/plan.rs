@@ -517,7 +517,7 @@ mod tests {
         let pods: Vec<_> = (0..250).map(|ordinal| pod(ordinal, json!({}))).collect();
         let (mut slices, mut counter) = (vec![], 0);
         slices = apply(&slices, plan(&service, &pods, &slices, NOW), &mut counter);
-        let mut replaced = pods.clone();
+        let mut replaced = pods;
         for ordinal in [7, 120, 249] {
             replaced[ordinal].metadata.uid = Some(format!("another-{ordinal}"));
             replaced[ordinal].status.as_mut().unwrap().pod_ip = Some(format!("127.2.0.{ordinal}"));
@@ -561,7 +561,7 @@ mod tests {
                 let target = [json!(8080), json!(9090), json!("http"), json!("other")][ports].clone();
                 let service = service(json!({"ports": [{"port": 80, "targetPort": target}]}));
                 let port = |ordinal: usize| [8080, 9090, 9090][ordinal % 3];
-                let name = |ordinal: usize| if ordinal % 2 == 0 { "http" } else { "other" };
+                let name = |ordinal: usize| if ordinal.is_multiple_of(2) { "http" } else { "other" };
                 let pods: Vec<_> = round
                     .iter()
                     .map(|ordinal| with_port(*ordinal, name(*ordinal), port(*ordinal)))
