@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 /// The port of DNS.
-const PORT: u16 = 53;
+pub const PORT: u16 = 53;
 
 /// Whom to ask for names that are not the cluster's.
 #[derive(Clone, Debug, PartialEq, Eq)]
