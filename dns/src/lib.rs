@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod presentation;
 pub mod records;
 pub mod server;
+pub mod status;
 pub mod table;
 pub mod transfer;
 pub mod upstream;
@@ -17,6 +18,7 @@ pub mod zone;
 pub mod zonefile;
 
 use hickory_proto::rr::Name;
+use metrics::Metrics;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -33,6 +35,22 @@ pub struct Options {
     pub reverse_ranges: Vec<String>,
     /// The server's own address, as `ns.dns.DOMAIN` gives it.
     pub address: IpAddr,
+    /// Who may have whole zones (AXFR).
+    pub allow_transfer: transfer::Allowed,
+    /// Whether every question is told with [`log::query`].
+    pub log: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            cluster_domain: "cluster.local".into(),
+            reverse_ranges: Vec::new(),
+            address: IpAddr::from([127, 0, 0, 1]),
+            allow_transfer: transfer::Allowed::default(),
+            log: false,
+        }
+    }
 }
 
 /// Why the server ended.
@@ -65,10 +83,13 @@ pub async fn run(
     client: kube::Client,
     options: Options,
     listeners: Vec<Listener>,
+    looks: status::Listeners,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let config = Arc::new(Config::new(&options)?);
     let live = Arc::new(Live::new(&config));
+    let metrics = Metrics::new();
+    let looking = status::serve(looks, live.clone(), metrics);
     let (udp, tcp): (Vec<_>, Vec<_>) = listeners.into_iter().map(|l| (l.udp, l.tcp)).unzip();
     let (udp, tcp) = (
         udp.into_iter().flatten().collect(),
@@ -78,6 +99,10 @@ pub async fn run(
     let outcome = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         () = follow::follow(client, config, live) => Err(Error::Watches),
+        ended = looking => Err(Error::Sockets(match ended {
+            Ok(()) => "they were closed".into(),
+            Err(error) => error.to_string(),
+        })),
         ended = server.block_until_done() => Err(Error::Sockets(match ended {
             Ok(()) => "they were closed".into(),
             Err(error) => error.to_string(),
@@ -176,8 +201,7 @@ mod tests {
     fn a_domain_that_is_none_is_refused() {
         let options = |domain: &str| Options {
             cluster_domain: domain.into(),
-            reverse_ranges: Vec::new(),
-            address: IpAddr::from([127, 0, 0, 1]),
+            ..Options::default()
         };
         assert_eq!(
             Config::new(&options("Cluster.Local."))

@@ -327,9 +327,8 @@ mod tests {
     #[test]
     fn a_change_of_one_endpoint_among_ten_thousand_leaves_the_rest_where_it_is() {
         let options = crate::Options {
-            cluster_domain: "cluster.local".into(),
             reverse_ranges: vec!["127.244.0.0/16".into()],
-            address: [127, 0, 0, 1].into(),
+            ..crate::Options::default()
         };
         let config = Arc::new(Config::new(&options).expect("options"));
         let mut table = Table::new(config);

@@ -24,9 +24,8 @@ struct Names {
 impl Names {
     fn follow(cluster: &InProcess) -> Self {
         let options = Options {
-            cluster_domain: "cluster.local".into(),
             reverse_ranges: vec!["127.244.0.0/16".into()],
-            address: [127, 0, 0, 1].into(),
+            ..Options::default()
         };
         let config = Arc::new(Config::new(&options).expect("options"));
         let live = Arc::new(Live::new(&config));

@@ -108,6 +108,27 @@ pub struct Names {
         default_value = "none"
     )]
     pub dns_upstream: Upstream,
+    #[command(flatten)]
+    pub looks: DnsLooks,
+}
+
+/// What can be seen of the DNS server, and by whom.
+#[derive(Args, Clone, Debug)]
+pub struct DnsLooks {
+    /// Log every DNS question with its answer
+    #[arg(long, env = "PETSET_DNS_LOG")]
+    pub dns_log: bool,
+    /// Serve the DNS server's metrics for Prometheus, at /metrics on this address; port 0 picks a free one
+    #[arg(long, env = "PETSET_DNS_METRICS", value_name = "ADDR:PORT")]
+    pub dns_metrics: Option<SocketAddr>,
+    /// Whose clients may have whole zones by AXFR, as in dig AXFR cluster.local [default: nobody's]
+    #[arg(
+        long,
+        env = "PETSET_DNS_ALLOW_TRANSFER",
+        value_name = "CIDR",
+        value_delimiter = ','
+    )]
+    pub dns_allow_transfer: Vec<dns::transfer::Range>,
 }
 
 /// How pods find names.

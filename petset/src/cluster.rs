@@ -3,6 +3,7 @@
 //! Components talk through a `kube::Client` whose service is the API server's router itself: no socket in between.
 
 use crate::data::{DataDir, Lock, PodDns, Running, write_private};
+use crate::dns_looks::{DnsLooks, metrics_url};
 use crate::nodes::{InProcess, Sockets};
 use crate::pod_dns;
 use anyhow::{Context, bail};
@@ -45,6 +46,8 @@ pub struct Components {
     pub dns: SocketAddr,
     /// Who is asked for names outside the cluster, by whoever asks at `dns`.
     pub dns_upstream: Option<Servers>,
+    /// What can be seen of the DNS server.
+    pub dns_looks: DnsLooks,
     /// The pods' own DNS address.
     pub pod_dns: pod_dns::Wanted,
     /// Who is asked for names outside the cluster, by pods.
@@ -72,6 +75,7 @@ pub struct Cluster {
     dns: JoinSet<anyhow::Result<()>>,
     listeners: JoinSet<anyhow::Result<()>>,
     store: Arc<SledStore>,
+    dns_socket: PathBuf,
     _locks: Vec<Lock>,
 }
 
@@ -104,6 +108,7 @@ struct Listeners {
 struct Dns {
     host: (UdpSocket, TcpListener),
     pods: pod_dns::Bound,
+    looks: dns::status::Listeners,
 }
 
 impl Cluster {
@@ -148,6 +153,7 @@ impl Cluster {
             dns: JoinSet::new(),
             listeners: JoinSet::new(),
             store,
+            dns_socket: data.dns_socket(),
             _locks: locks,
         };
         sockets.look_up_with(cluster.client());
@@ -219,8 +225,8 @@ impl Cluster {
 
         let client = self.client_of("system:kube-dns", &["system:masters"]);
         let names = dns_options(components);
-        let listeners = dns_listeners(components, sockets);
-        let running = dns::run(client, names, listeners, self.stops.dns.clone());
+        let (listeners, looks) = dns_listeners(components, sockets);
+        let running = dns::run(client, names, listeners, looks, self.stops.dns.clone());
         spawn(&mut self.dns, async { Ok(running.await?) });
     }
 
@@ -292,6 +298,7 @@ impl Cluster {
             }
         }
         let _ = std::fs::remove_file(&self.running.socket);
+        let _ = std::fs::remove_file(&self.dns_socket);
         self.store.close().await;
     }
 }
@@ -325,12 +332,14 @@ fn dns_options(components: &Components) -> dns::Options {
     dns::Options {
         cluster_domain: components.cluster_domain.clone(),
         reverse_ranges: vec![components.pod_range.to_string(), "10.96.0.0/12".into()],
-        address: components.dns.ip(),
+        address: reachable(components.dns).ip(),
+        allow_transfer: components.dns_looks.allow_transfer.clone(),
+        log: components.dns_looks.log,
     }
 }
 
 /// The host's sockets and the pods', which differ in who is asked for other names.
-fn dns_listeners(components: &Components, sockets: Dns) -> Vec<dns::Listener> {
+fn dns_listeners(components: &Components, sockets: Dns) -> (Vec<dns::Listener>, dns::status::Listeners) {
     let listener = |(udp, tcp), upstream: &Option<Servers>| dns::Listener {
         udp: vec![udp],
         tcp: vec![tcp],
@@ -343,7 +352,7 @@ fn dns_listeners(components: &Components, sockets: Dns) -> Vec<dns::Listener> {
             .ok()
             .map(|(_, udp, tcp)| listener((udp, tcp), &components.pod_dns_upstream)),
     );
-    listeners
+    (listeners, sockets.looks)
 }
 
 /// Store and certificates, side by side: both are disk work.
@@ -388,6 +397,8 @@ fn describe(
         Ok((address, ..)) => PodDns::At(address.to_string()),
         Err(why) => PodDns::Missing(why.clone()),
     });
+    let dns_metrics = listeners.dns.as_ref().and_then(|dns| dns.looks.metrics.as_ref());
+    let dns_metrics = dns_metrics.map(TcpListener::local_addr).transpose()?;
     Ok(Running {
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -396,6 +407,7 @@ fn describe(
         http: http.map(|address| format!("http://{address}")),
         socket: data.api_socket(),
         dns: dns.map(|address| reachable(address).to_string()),
+        dns_metrics: dns_metrics.map(|address| metrics_url(reachable(address))),
         pod_dns,
         cluster_domain: options.components.as_ref().map(|c| c.cluster_domain.clone()),
         kubeconfig: data.kubeconfig(),
@@ -427,6 +439,10 @@ impl Listeners {
             Some(components) => Some(Dns {
                 host: bind_host_dns(components.dns).await?,
                 pods: pod_dns::bind(components.pod_dns).await?,
+                looks: dns::status::Listeners {
+                    owner: Some(bind_unix(&options.data_dir.dns_socket())?),
+                    metrics: components.dns_looks.bind().await?,
+                },
             }),
             None => None,
         };
@@ -451,7 +467,8 @@ pub fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn bind_tcp(address: SocketAddr, what: &str, flag: &str) -> anyhow::Result<TcpListener> {
+/// Listen, or say what for it was and which flag chooses another address.
+pub async fn bind_tcp(address: SocketAddr, what: &str, flag: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| cannot_listen(address, what, flag))

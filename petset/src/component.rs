@@ -5,6 +5,7 @@ use crate::args;
 use crate::cluster::{Cluster, Components, Options, bind_host_dns, bind_unix, kubelet_options};
 use crate::connect;
 use crate::data::DataDir;
+use crate::dns_looks::{DnsLooks, metrics_url};
 use crate::nodes::SOCKET_ANNOTATION;
 use crate::pod_dns;
 use anyhow::Context;
@@ -109,6 +110,7 @@ pub fn components(
         pod_dns: names.map_or(pod_dns::Wanted::Nowhere, |(_, pod)| {
             pod_dns::Wanted::new(pod.pod_dns, pods.pod_cidr)
         }),
+        dns_looks: names.map_or_else(DnsLooks::default, |(n, _)| DnsLooks::new(&n.looks)),
         pod_dns_upstream: names.and_then(|(_, pod)| pod.pod_dns_upstream.0.clone()),
         cluster_domain: names.map_or_else(|| "cluster.local".into(), |(n, _)| n.cluster_domain.clone()),
         pod_range: pods.pod_cidr,
@@ -212,17 +214,25 @@ pub async fn dns(arguments: args::Dns) -> anyhow::Result<()> {
     let (client, config) = connect::remote(&arguments.remote).await?;
     let (udp, tcp) = bind_host_dns(arguments.names.dns).await?;
     let address = udp.local_addr()?;
+    let looks = DnsLooks::new(&arguments.names.looks);
+    let metrics = looks.bind().await?;
     let options = dns::Options {
         cluster_domain: arguments.names.cluster_domain.clone(),
         reverse_ranges: vec![arguments.pod_cidr.to_string(), "10.96.0.0/12".into()],
         address: address.ip(),
+        allow_transfer: looks.allow_transfer.clone(),
+        log: looks.log,
     };
     say(&format!("DNS at {address} for {}", config.cluster_url))?;
+    if let Some(metrics) = &metrics {
+        say(&format!("metrics at {}", metrics_url(metrics.local_addr()?)))?;
+    }
     let listener = dns::Listener {
         udp: vec![udp],
         tcp: vec![tcp],
         upstream: arguments.names.dns_upstream.0,
     };
-    dns::run(client, options, vec![listener], stop).await?;
+    let listeners = dns::status::Listeners { owner: None, metrics };
+    dns::run(client, options, vec![listener], listeners, stop).await?;
     Ok(())
 }

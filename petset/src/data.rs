@@ -30,6 +30,9 @@ pub struct Running {
     pub socket: PathBuf,
     /// `127.0.0.1:1053`; none for an API server alone.
     pub dns: Option<String>,
+    /// `http://127.0.0.1:9153/metrics`, the DNS server's for Prometheus, if they are served.
+    #[serde(default)]
+    pub dns_metrics: Option<String>,
     /// The pods' own DNS; none for an API server alone.
     #[serde(default)]
     pub pod_dns: Option<PodDns>,
@@ -118,6 +121,11 @@ impl DataDir {
     /// Plain HTTP for the owner.
     pub fn api_socket(&self) -> PathBuf {
         self.0.join("api.sock")
+    }
+
+    /// What the DNS server says about itself, for `petset dns records`.
+    pub fn dns_socket(&self) -> PathBuf {
+        self.0.join("dns.sock")
     }
 
     /// A kubelet's own API, for the API server.
@@ -272,6 +280,7 @@ mod tests {
             http: None,
             socket: PathBuf::new(),
             dns: None,
+            dns_metrics: None,
             pod_dns: None,
             cluster_domain: None,
             kubeconfig: PathBuf::new(),

@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod component;
 pub mod connect;
 pub mod data;
+pub mod dns_looks;
 pub mod explain;
 pub mod manifest;
 pub mod nodes;

@@ -15,11 +15,17 @@ fn main() -> ExitCode {
         return code;
     }
     let result = match Arguments::parse().command {
-        Command::Up(arguments) => run(Some(arguments.log), up::run(arguments)),
-        Command::Apiserver(arguments) => run(Some(arguments.log), component::apiserver(arguments)),
-        Command::Controller(arguments) => run(Some(arguments.log), component::controller(arguments)),
-        Command::Kubelet(arguments) => run(Some(arguments.log), component::kubelet(arguments)),
-        Command::Dns(arguments) => run(Some(arguments.log), component::dns(arguments)),
+        Command::Up(arguments) => {
+            let questions = arguments.names.looks.dns_log;
+            run(Some((arguments.log, questions)), up::run(arguments))
+        }
+        Command::Apiserver(arguments) => run(Some((arguments.log, false)), component::apiserver(arguments)),
+        Command::Controller(arguments) => run(Some((arguments.log, false)), component::controller(arguments)),
+        Command::Kubelet(arguments) => run(Some((arguments.log, false)), component::kubelet(arguments)),
+        Command::Dns(arguments) => {
+            let questions = arguments.names.looks.dns_log;
+            run(Some((arguments.log, questions)), component::dns(arguments))
+        }
         Command::Explain(arguments) => run(None, explain::run(arguments)),
         Command::Status(arguments) => run(None, status::print(arguments)),
         Command::Volumes(arguments) => run(None, volumes::run(arguments)),
@@ -35,18 +41,21 @@ fn main() -> ExitCode {
     }
 }
 
-/// Run to the end on a runtime with a thread per core.
-fn run(log: Option<Log>, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    if let Some(log) = log {
-        start_log(log.log_format);
+/// Run to the end on a runtime with a thread per core; with a log, if there is to be one, and DNS questions in it or not.
+fn run(log: Option<(Log, bool)>, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    if let Some((log, questions)) = log {
+        start_log(log.log_format, questions)?;
     }
     tokio::runtime::Runtime::new()?.block_on(work)
 }
 
-/// Log lines go to standard error; `RUST_LOG` says which, by default warnings.
-fn start_log(format: LogFormat) {
+/// Log lines go to standard error; `RUST_LOG` says which, by default warnings. DNS questions come on top of that.
+fn start_log(format: LogFormat, questions: bool) -> anyhow::Result<()> {
     // hickory tells every query twice at INFO.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    let mut filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    if questions {
+        filter = filter.add_directive(format!("{}=info", dns::log::TARGET).parse()?);
+    }
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
@@ -54,4 +63,5 @@ fn start_log(format: LogFormat) {
         LogFormat::Text => subscriber.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => subscriber.json().init(),
     }
+    Ok(())
 }

@@ -157,6 +157,7 @@ fn text(running: &Running, now: Timestamp) -> String {
         PodDns::At(address) => ("Pod DNS", address),
         PodDns::Missing(why) => ("Pod DNS", format!("none, pods use the host's: {why}")),
     }));
+    lines.extend(running.dns_metrics.clone().map(|url| ("DNS metrics", url)));
     lines.extend(running.cluster_domain.clone().map(|domain| ("Domain", domain)));
     lines.push(("Version", running.version.clone()));
     lines.push(("Pid", running.pid.to_string()));

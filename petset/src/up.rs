@@ -137,6 +137,7 @@ mod tests {
             http: None,
             socket: "/d/api.sock".into(),
             dns: Some("127.0.0.1:1053".into()),
+            dns_metrics: None,
             pod_dns: None,
             cluster_domain: Some("cluster.local".into()),
             kubeconfig: "/d/kubeconfig".into(),

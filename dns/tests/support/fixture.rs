@@ -10,11 +10,10 @@ use std::sync::Arc;
 /// The server's settings.
 pub fn config() -> Arc<Config> {
     let options = Options {
-        cluster_domain: "cluster.local".into(),
         reverse_ranges: ["127.244.0.0/16", "192.0.2.0/24", "10.96.0.0/16"]
             .map(Into::into)
             .into(),
-        address: [127, 0, 0, 1].into(),
+        ..Options::default()
     };
     Arc::new(Config::new(&options).expect("options"))
 }
