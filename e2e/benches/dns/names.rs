@@ -5,11 +5,13 @@ use anyhow::Context;
 use dns::table::Table;
 use dns::zone::Zone;
 use dns::{Config, Options};
+use hickory_proto::rr::Name;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 
 /// Endpoints in each of the big slices, as many as the EndpointSlice controller puts into one.
@@ -126,14 +128,15 @@ impl Cluster {
         }
         let records = Zone::new(&config, table.commit(), true).records();
         let mut files = Vec::new();
-        for apex in config.apexes() {
+        for apex in config.apexes().map(ToString::to_string) {
+            let zone = Name::from_str(&apex)?;
             let mut text = String::new();
-            for record in records.iter().filter(|record| apex.zone_of(&record.name)) {
+            for record in records.iter().filter(|record| zone.zone_of(&record.name)) {
                 writeln!(text, "{record}")?;
             }
             let file = directory.join(format!("{apex}zone"));
             std::fs::write(&file, text).with_context(|| file.display().to_string())?;
-            files.push((apex.to_string(), file));
+            files.push((apex, file));
         }
         Ok(files)
     }
