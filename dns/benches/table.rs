@@ -31,9 +31,8 @@ type Error = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Error> {
     let config = Arc::new(Config::new(&Options {
-        cluster_domain: "cluster.local".into(),
         reverse_ranges: vec!["127.0.0.0/8".into()],
-        address: [127, 0, 0, 1].into(),
+        ..Options::default()
     })?);
     let spread: Naming = |slice| format!("web-{slice}");
     let together: Naming = |_| "web".to_owned();

@@ -111,9 +111,8 @@ impl Cluster {
     /// apexes and the files.
     pub fn zone_files(self, directory: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
         let options = Options {
-            cluster_domain: "cluster.local".into(),
             reverse_ranges: vec![RANGE.into()],
-            address: [127, 0, 0, 1].into(),
+            ..Options::default()
         };
         let config = Arc::new(Config::new(&options)?);
         let mut table = Table::new(config.clone());
