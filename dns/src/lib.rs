@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod presentation;
 pub mod records;
 pub mod server;
+pub mod snapshot;
 pub mod status;
 pub mod table;
 pub mod transfer;

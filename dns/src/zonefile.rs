@@ -4,10 +4,11 @@
 //! namespace's, say) has no line: a server that loads the file answers NXDOMAIN where petset says that there is no data.
 
 use crate::presentation::{name, string};
-use hickory_proto::rr::{LowerName, RData, Record};
+use hickory_proto::rr::{LowerName, Name, RData, Record};
 use hickory_proto::serialize::binary::BinEncodable;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
+use std::net::IpAddr;
 
 /// A record as zone files write it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -40,24 +41,32 @@ impl Line {
     }
 }
 
+/// The name under which an address is looked up, as [`Line::name`] has it.
+pub fn reverse(address: IpAddr) -> String {
+    name(&Name::from(address))
+}
+
 /// The apex of the zone that a name belongs to: the nearest one above it.
 pub fn zone_of<'a>(apexes: &'a [LowerName], name: &LowerName) -> Option<&'a LowerName> {
     let above = apexes.iter().filter(|apex| apex.zone_of(name));
     above.max_by_key(|apex| apex.num_labels())
 }
 
-/// All records as lines, those of one zone together and its SOA first, otherwise in the order in which they come.
+/// All records as lines: those of one zone together and its SOA first, otherwise in the order of their names, and those
+/// of one set in the order of their data.
 pub fn lines(apexes: &[LowerName], records: &[Record]) -> Vec<Line> {
+    let mut records: Vec<&Record> = records.iter().collect();
+    for set in records.chunk_by_mut(|a, b| a.name == b.name && a.record_type() == b.record_type()) {
+        set.sort_by(|a, b| a.data.cmp(&b.data));
+    }
     let mut lines: Vec<Line> = records
-        .iter()
+        .into_iter()
         .filter_map(|record| Line::new(apexes, record))
         .collect();
     let apexes: Vec<String> = apexes.iter().map(|apex| name(apex)).collect();
     lines.sort_by_cached_key(|line| {
-        (
-            apexes.iter().position(|apex| *apex == line.zone),
-            line.type_ != "SOA",
-        )
+        let zone = apexes.iter().position(|apex| *apex == line.zone);
+        (zone, line.type_ != "SOA")
     });
     lines
 }
@@ -137,7 +146,6 @@ fn unknown(data: &RData) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hickory_proto::rr::Name;
     use hickory_proto::rr::rdata::{A, AAAA, CNAME, MX, NS, PTR, SOA, SRV, TXT};
     use std::str::FromStr;
 
@@ -163,6 +171,7 @@ mod tests {
             (named("z."), RData::NS(NS(named("ns.dns.z.")))),
             (named("z."), soa()),
             (odd.clone(), RData::CNAME(CNAME(odd))),
+            (named("web-0.nginx.z."), RData::A(A([127, 244, 0, 10].into()))),
             (named("web-0.nginx.z."), RData::A(A([127, 244, 0, 2].into()))),
             (
                 named("web-0.nginx.z."),
@@ -195,13 +204,14 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_is_its_soa_and_then_its_records_in_their_order() {
+    fn a_zone_is_its_soa_and_then_its_other_records_in_order() {
         expect_test::expect![[r#"
             $ORIGIN z.
             z.                  5 IN SOA   ns.dns.z. hostmaster.z. 7 7200 1800 86400 5
             z.                  5 IN NS    ns.dns.z.
             a\.b.\001\032\@.z.  5 IN CNAME a\.b.\001\032\@.z.
             web-0.nginx.z.      5 IN A     127.244.0.2
+            web-0.nginx.z.      5 IN A     127.244.0.10
             web-0.nginx.z.      5 IN AAAA  fd00::2
             _http._tcp.nginx.z. 5 IN SRV   0 50 80 web-0.nginx.z.
             t.z.                5 IN TXT   "1.1.0" "say \"x\"; \\\255"
@@ -215,7 +225,7 @@ mod tests {
         let mut apexes = apexes();
         apexes.insert(0, LowerName::new(&named("arpa.")));
         let lines = lines(&apexes, &records());
-        assert_eq!(lines.len(), 10, "what is in no zone has no line");
+        assert_eq!(lines.len(), 11, "what is in no zone has no line");
         let reverse = zone("127.in-addr.arpa.", &lines);
         assert!(
             reverse.ends_with("2.0.244.127.in-addr.arpa. 5 IN PTR   web-0.nginx.z.\n"),
@@ -232,7 +242,7 @@ mod tests {
             "zone": "127.in-addr.arpa.", "name": "2.0.244.127.in-addr.arpa.", "ttl": 5, "type": "PTR",
             "data": "web-0.nginx.z.",
         });
-        assert_eq!(json["items"][9], expected);
+        assert_eq!(json["items"][10], expected);
         let read: Vec<Line> = serde_json::from_value(json["items"].clone()).expect("lines");
         assert_eq!(read, lines);
     }

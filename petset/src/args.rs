@@ -403,7 +403,10 @@ pub struct Kubelet {
 
 /// `petset dns`
 #[derive(Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Dns {
+    #[command(subcommand)]
+    pub command: Option<DnsCommand>,
     #[command(flatten)]
     pub remote: Remote,
     #[command(flatten)]
@@ -418,6 +421,68 @@ pub struct Dns {
     pub pod_cidr: kubelet::address::Range,
     #[command(flatten)]
     pub log: Log,
+}
+
+/// What can be done with DNS besides serving it.
+#[derive(Clone, Debug, Subcommand)]
+pub enum DnsCommand {
+    /// Print the records that a running petset serves, or those that it would serve for any cluster
+    Records(DnsRecords),
+}
+
+/// `petset dns records`
+#[derive(Args, Clone, Debug)]
+pub struct DnsRecords {
+    /// Only the records of this name, written as a pod would write it (web-0.nginx), or of an IP address (its PTR)
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// Namespace of the pod that would ask
+    #[arg(
+        short = 'n',
+        long,
+        env = "PETSET_NAMESPACE",
+        value_name = "NAMESPACE",
+        default_value = "default"
+    )]
+    pub namespace: String,
+    /// Form of the answer
+    #[arg(short = 'o', long, env = "PETSET_OUTPUT", value_enum, default_value_t = RecordsOutput::Text)]
+    pub output: RecordsOutput,
+    /// Only this zone, such as cluster.local or 244.127.in-addr.arpa
+    #[arg(long, env = "PETSET_ZONE", value_name = "ZONE")]
+    pub zone: Option<String>,
+    #[command(flatten)]
+    pub data: Data,
+    /// Instead of asking a running petset, work it out from the objects of this API server
+    #[arg(long, env = "PETSET_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The zone of the cluster's names, with --kubeconfig
+    #[arg(
+        long,
+        env = "PETSET_CLUSTER_DOMAIN",
+        value_name = "DOMAIN",
+        default_value = "cluster.local"
+    )]
+    pub cluster_domain: String,
+    /// Range of pod addresses, whose reverse names are printed, with --kubeconfig
+    #[arg(
+        long,
+        env = "PETSET_POD_CIDR",
+        value_name = "CIDR",
+        default_value = "127.244.0.0/16"
+    )]
+    pub pod_cidr: kubelet::address::Range,
+}
+
+/// Forms of records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RecordsOutput {
+    /// A table, for people.
+    Text,
+    /// One JSON object with everything.
+    Json,
+    /// A zone file that other servers load, of the cluster's zone or that of --zone.
+    Zone,
 }
 
 #[cfg(test)]

@@ -2,7 +2,9 @@
 //! server that a kubeconfig names.
 
 use crate::args;
-use crate::cluster::{Cluster, Components, Options, bind_host_dns, bind_unix, kubelet_options};
+use crate::cluster::{
+    Cluster, Components, Options, bind_host_dns, bind_unix, kubelet_options, reverse_ranges,
+};
 use crate::connect;
 use crate::data::DataDir;
 use crate::dns_looks::{DnsLooks, metrics_url};
@@ -218,7 +220,7 @@ pub async fn dns(arguments: args::Dns) -> anyhow::Result<()> {
     let metrics = looks.bind().await?;
     let options = dns::Options {
         cluster_domain: arguments.names.cluster_domain.clone(),
-        reverse_ranges: vec![arguments.pod_cidr.to_string(), "10.96.0.0/12".into()],
+        reverse_ranges: reverse_ranges(arguments.pod_cidr),
         address: address.ip(),
         allow_transfer: looks.allow_transfer.clone(),
         log: looks.log,

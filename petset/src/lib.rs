@@ -7,6 +7,7 @@ pub mod component;
 pub mod connect;
 pub mod data;
 pub mod dns_looks;
+pub mod dns_records;
 pub mod explain;
 pub mod manifest;
 pub mod nodes;

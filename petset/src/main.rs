@@ -1,8 +1,8 @@
 //! The `petset` command.
 
 use clap::Parser;
-use petset::args::{Arguments, Command, Log, LogFormat};
-use petset::{component, data::DataDir, explain, status, up, volumes};
+use petset::args::{Arguments, Command, Dns, DnsCommand, Log, LogFormat};
+use petset::{component, data::DataDir, dns_records, explain, status, up, volumes};
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -22,6 +22,10 @@ fn main() -> ExitCode {
         Command::Apiserver(arguments) => run(Some((arguments.log, false)), component::apiserver(arguments)),
         Command::Controller(arguments) => run(Some((arguments.log, false)), component::controller(arguments)),
         Command::Kubelet(arguments) => run(Some((arguments.log, false)), component::kubelet(arguments)),
+        Command::Dns(Dns {
+            command: Some(DnsCommand::Records(arguments)),
+            ..
+        }) => run(None, dns_records::run(arguments)),
         Command::Dns(arguments) => {
             let questions = arguments.names.looks.dns_log;
             run(Some((arguments.log, questions)), component::dns(arguments))
