@@ -89,6 +89,7 @@ impl Node {
             pod_range: range.parse().expect("a range"),
             host_ip: [127, 0, 0, 1].into(),
             api_server: None,
+            cluster_dns: kubelet::dns::ClusterDns::default(),
             executable: std::env::current_exe().expect("the test knows its own path"),
             back_off: BackOff {
                 initial: SignedDuration::from_millis(200),

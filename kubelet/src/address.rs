@@ -89,6 +89,13 @@ impl Addresses {
         }
     }
 
+    /// No pod is to get this address.
+    pub fn reserve(&mut self, address: IpAddr) {
+        if let IpAddr::V4(address) = address {
+            self.used.insert(address);
+        }
+    }
+
     /// An address that the API already shows for a pod is that pod's, whoever gave it.
     pub fn adopt(&mut self, namespace: &str, name: &str, uid: &str, address: IpAddr) {
         if let IpAddr::V4(address) = address
@@ -184,6 +191,24 @@ mod tests {
         assert_eq!(a.assign("default", "one-more", "99"), None);
         a.release("3");
         assert_eq!(assign(&mut a, "one-more", "99"), given[2]);
+    }
+
+    #[test]
+    fn the_first_address_and_those_reserved_are_not_for_pods() {
+        let range: Range = "127.244.0.0/29".parse().expect("a range");
+        assert_eq!(range.first().to_string(), "127.244.0.1");
+        let mut a = Addresses::new(range);
+        a.reserve("127.244.0.3".parse().expect("ip"));
+        a.adopt("default", "old", "0", "127.244.0.3".parse().expect("ip"));
+        let given: Vec<String> = ["a", "b", "c", "d"]
+            .iter()
+            .map(|name| assign(&mut a, name, name))
+            .collect();
+        assert_eq!(
+            given,
+            ["127.244.0.2", "127.244.0.4", "127.244.0.5", "127.244.0.6"]
+        );
+        assert_eq!(a.assign("default", "old", "0"), None);
     }
 
     #[test]

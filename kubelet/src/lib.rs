@@ -4,12 +4,15 @@
 //! it knows becomes the pod's status ([`status`]). Only this crate starts processes, each through a [`shim`].
 
 pub mod address;
+pub mod dns;
 pub mod environment;
 mod event;
 pub mod handler;
+pub mod hosts;
 pub mod image;
 pub mod leftover;
 pub mod log;
+mod names;
 pub mod node;
 pub mod plan;
 pub mod privilege;
@@ -59,6 +62,8 @@ pub struct Options {
     pub host_ip: IpAddr,
     /// Where pods reach the API server: host and port.
     pub api_server: Option<(String, u16)>,
+    /// Where pods find names. Its addresses are not given to pods.
+    pub cluster_dns: dns::ClusterDns,
     /// The petset binary, which is also the shim and the web server.
     pub executable: PathBuf,
     /// Delays between restarts.
@@ -123,13 +128,19 @@ impl Kubelet {
             Some(options.node_name.clone()),
             clock.clone(),
         );
+        let mut addresses = Addresses::new(options.pod_range);
+        options
+            .cluster_dns
+            .servers
+            .iter()
+            .for_each(|server| addresses.reserve(*server));
         Arc::new(Self {
             client,
             clock,
             launcher: Launcher::new(options.executable.clone()),
             logs: Logs::default(),
             catalog: Catalog::new(options.data_dir.join("images.yaml"), options.executable.clone()),
-            addresses: Mutex::new(Addresses::new(options.pod_range)),
+            addresses: Mutex::new(addresses),
             events: Events::new(recorder),
             options,
         })

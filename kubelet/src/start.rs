@@ -7,7 +7,7 @@ use crate::image::Resolved;
 use crate::process::{Container as Process, Started};
 use crate::shim::protocol::{Mount, Spec};
 use crate::volume::{self, Ready};
-use crate::{leftover, privilege};
+use crate::{leftover, names, privilege};
 use events::EventType;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service};
 use kube::api::{Api, ListParams};
@@ -171,7 +171,9 @@ impl Start {
         let mut mounts = volume::mounts(&self.container, &self.volumes, &environment)?;
         mounts.push(self.termination_log(&directory)?);
         let namespaces = self.kubelet.launcher.isolation().await.is_ok();
-        if !namespaces {
+        if namespaces {
+            mounts.extend(self.names()?);
+        } else {
             self.link_volumes(&mut environment, &mounts)?;
         }
         let argv = image.argv.iter().map(|a| environment.expand(a)).collect();
@@ -209,6 +211,19 @@ impl Start {
                 .filter_map(|g| u32::try_from(g).ok())
                 .collect(),
         })
+    }
+
+    /// The pod's own resolv.conf and its like.
+    fn names(&self) -> Result<Vec<Mount>, String> {
+        let cluster = &self.kubelet.options.cluster_dns;
+        let directory = self.kubelet.pod_directory(&self.pod);
+        let (mounts, warnings) =
+            names::prepare(&self.pod, &self.container, self.address, cluster, &directory)?;
+        for warning in warnings {
+            let events = &self.kubelet.events;
+            events.tell(&self.pod, None, EventType::Warning, "DNSConfigForming", warning);
+        }
+        Ok(mounts)
     }
 
     /// The file behind `terminationMessagePath`, empty for every instance.

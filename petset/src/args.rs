@@ -397,6 +397,22 @@ pub struct Kubelet {
     pub data: Data,
     #[command(flatten)]
     pub pods: Pods,
+    /// Where pods are to ask for names, port 53 [default: as the host does]
+    #[arg(
+        long,
+        env = "PETSET_CLUSTER_DNS",
+        value_name = "ADDR[,ADDR]",
+        value_delimiter = ','
+    )]
+    pub cluster_dns: Vec<IpAddr>,
+    /// The zone of the cluster's names
+    #[arg(
+        long,
+        env = "PETSET_CLUSTER_DOMAIN",
+        value_name = "DOMAIN",
+        default_value = "cluster.local"
+    )]
+    pub cluster_domain: String,
     #[command(flatten)]
     pub log: Log,
 }

@@ -17,6 +17,7 @@ use events::Clock;
 use jiff::Timestamp;
 use kubelet::Kubelet;
 use kubelet::address::Range;
+use kubelet::dns::ClusterDns;
 use kubelet::record::BackOff;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -217,7 +218,9 @@ impl Cluster {
             .trim_start_matches("https://")
             .parse::<SocketAddr>()
             .ok();
-        let kubelet_options = kubelet_options(components, data.path(), api);
+        let mut kubelet_options = kubelet_options(components, data.path(), api);
+        let pod_dns = sockets.pods.as_ref().ok().map(|(address, ..)| address.ip());
+        kubelet_options.cluster_dns.servers.extend(pod_dns);
         let kubelet = Kubelet::new(client, clock.clone(), kubelet_options);
         nodes.serve(&components.node_name, kubelet::server::router(kubelet.clone()));
         let running = kubelet.run(self.stops.kubelet.clone());
@@ -322,6 +325,10 @@ pub fn kubelet_options(
         pod_range: components.pod_range,
         host_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
         api_server: api.map(|address| (address.ip().to_string(), address.port())),
+        cluster_dns: ClusterDns {
+            servers: Vec::new(),
+            domain: components.cluster_domain.trim_matches('.').to_lowercase(),
+        },
         executable: components.executable.clone(),
         back_off: components.back_off,
         version: env!("CARGO_PKG_VERSION").into(),

@@ -156,6 +156,10 @@ pub async fn kubelet(arguments: args::Kubelet) -> anyhow::Result<()> {
     let _lock = data.lock_pods()?;
     let components = components(&arguments.pods, None)?;
     let mut options = kubelet_options(&components, data.path(), None);
+    options.cluster_dns = kubelet::dns::ClusterDns {
+        servers: arguments.cluster_dns,
+        domain: arguments.cluster_domain.trim_matches('.').to_lowercase(),
+    };
     let url = &config.cluster_url;
     options.api_server = url
         .host()

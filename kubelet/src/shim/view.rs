@@ -49,9 +49,11 @@ pub fn build(mounts: &[Mount], scratch: &Path) -> Result<(), Error> {
     }
     // Where directories may be made without touching the host.
     let mut ours = BTreeSet::from([PathBuf::from("/")]);
+    // Those among them that show the host's own entries.
+    let mut mirrors = BTreeSet::new();
     for each in &mounts {
         let target = clean(&each.target);
-        prepare(&target, each.source.is_dir(), scratch, &mut ours)?;
+        prepare(&target, each.source.is_dir(), scratch, &mut ours, &mut mirrors)?;
         bind(&each.source, &target)?;
         if each.read_only {
             make_read_only(&target)?;
@@ -87,6 +89,7 @@ fn prepare(
     directory: bool,
     scratch: &Path,
     ours: &mut BTreeSet<PathBuf>,
+    mirrors: &mut BTreeSet<PathBuf>,
 ) -> Result<(), Error> {
     if target.exists() && target.is_dir() == directory {
         return Ok(());
@@ -105,7 +108,12 @@ fn prepare(
             None::<&str>,
         )
         .map_err(at("cannot mount the mirror of", &standing))?;
+        mirrors.insert(standing.clone());
         ours.insert(standing);
+    }
+    // A link that leads nowhere: to write through it would make a file on the host.
+    if mirrors.contains(parent) && target.is_symlink() {
+        fs::remove_file(target).map_err(at("cannot remove the link", target))?;
     }
     // What is made from here on lies in our own tmpfs, so nothing needs mirroring there.
     let mut made = parent.to_path_buf();
