@@ -96,6 +96,7 @@ impl Node {
                 max: SignedDuration::from_millis(400),
             },
             version: "0".into(),
+            dns_server: None,
         };
         let kubelet = Kubelet::new(api.client(), api.clock(), options);
         let stop = CancellationToken::new();

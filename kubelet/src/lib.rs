@@ -14,6 +14,7 @@ pub mod leftover;
 pub mod log;
 mod names;
 pub mod node;
+mod own_name;
 pub mod plan;
 pub mod privilege;
 pub mod probe;
@@ -41,7 +42,7 @@ use kube::api::Api;
 use kube::runtime::{WatchStreamExt, watcher};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -70,6 +71,8 @@ pub struct Options {
     pub back_off: BackOff,
     /// `petset` version for the Node object.
     pub version: String,
+    /// The DNS server that is asked whether a pod's name is answered before it runs; otherwise the first of `cluster_dns` is.
+    pub dns_server: Option<SocketAddr>,
 }
 
 /// Why a kubelet ended.
@@ -106,6 +109,7 @@ pub struct Kubelet {
     catalog: Catalog,
     addresses: Mutex<Addresses>,
     events: Events,
+    slices: own_name::Followed,
 }
 
 /// What `petset shim …` and `petset web …` do: the processes that a kubelet starts from its own binary. `None`:
@@ -142,6 +146,7 @@ impl Kubelet {
             catalog: Catalog::new(options.data_dir.join("images.yaml"), options.executable.clone()),
             addresses: Mutex::new(addresses),
             events: Events::new(recorder),
+            slices: own_name::Followed::default(),
             options,
         })
     }

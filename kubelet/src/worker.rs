@@ -8,6 +8,7 @@ mod recollect;
 
 use crate::Kubelet;
 use crate::handler::Target;
+use crate::own_name;
 use crate::plan::{self, Action, Plan, plan};
 use crate::probe::{Kind, Outcome};
 use crate::process::Container as Process;
@@ -57,6 +58,8 @@ const REFRESH: Duration = Duration::from_secs(10);
 
 /// What happened beside the worker.
 enum Notice {
+    /// The pod's address must be known before it runs.
+    Hurry,
     Volumes(Result<BTreeMap<String, Ready>, NotReady>),
     Started {
         container: String,
@@ -259,6 +262,7 @@ impl Worker {
     fn make_volumes(&mut self, pod: &Arc<Pod>, after: Duration) {
         let (kubelet, pod, address) = (self.kubelet.clone(), pod.clone(), self.record.address);
         let tell = self.notices.clone();
+        let named = address.filter(|_| !self.record.prepared);
         self.tasks.spawn(async move {
             tokio::time::sleep(after).await;
             let directory = kubelet.pod_directory(&pod);
@@ -269,7 +273,14 @@ impl Worker {
                 directory: &directory,
                 sources: &sources,
             };
-            let _ = tell.send(Notice::Volumes(volumes.make().await));
+            let named = async {
+                if let Some(address) = named {
+                    let hurry = || drop(tell.send(Notice::Hurry));
+                    own_name::until_answered(&kubelet, &pod, address, hurry).await;
+                }
+            };
+            let (volumes, ()) = tokio::join!(volumes.make(), named);
+            let _ = tell.send(Notice::Volumes(volumes));
         });
     }
 

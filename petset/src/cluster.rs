@@ -221,6 +221,7 @@ impl Cluster {
         let mut kubelet_options = kubelet_options(components, data.path(), api);
         let pod_dns = sockets.pods.as_ref().ok().map(|(address, ..)| address.ip());
         kubelet_options.cluster_dns.servers.extend(pod_dns);
+        kubelet_options.dns_server = sockets.host.0.local_addr().ok().map(reachable);
         let kubelet = Kubelet::new(client, clock.clone(), kubelet_options);
         nodes.serve(&components.node_name, kubelet::server::router(kubelet.clone()));
         let running = kubelet.run(self.stops.kubelet.clone());
@@ -332,6 +333,7 @@ pub fn kubelet_options(
         executable: components.executable.clone(),
         back_off: components.back_off,
         version: env!("CARGO_PKG_VERSION").into(),
+        dns_server: None,
     }
 }
 

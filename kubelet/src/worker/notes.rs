@@ -21,6 +21,8 @@ impl Worker {
     pub(super) fn note(&mut self, notice: Notice) {
         let pod = self.pod();
         match notice {
+            // It has been quiet for long enough.
+            Notice::Hurry => self.quiet_until = Some(self.kubelet.now()),
             Notice::Volumes(result) => self.note_volumes(&pod, result),
             Notice::Started { container, result } => match result {
                 Ok(running) => self.note_started(&pod, &container, running),
@@ -46,6 +48,8 @@ impl Worker {
                 self.retry = FIRST_RETRY;
                 self.record.prepared = self.record.address.is_some();
                 self.preparing = false;
+                // What comes next is its start, and that is one write again.
+                self.quiet_until = None;
             }
             // A refresh that fails leaves the files as they are.
             Err(_) if self.record.prepared => {}
