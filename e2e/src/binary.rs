@@ -12,7 +12,7 @@ mod range;
 mod table;
 mod wait;
 
-pub use dig::{Dug, Record};
+pub use dig::{Dug, Record, ask};
 pub use http::{Reply, Watch};
 pub use lines::Lines;
 pub use table::table;
@@ -398,7 +398,7 @@ impl Cluster {
 
     /// Ask for a name's records of a type.
     pub fn dig(&self, name: &str, type_: &str) -> Dug {
-        dig::ask(&self.address("dns"), name, type_)
+        ask(&self.address("dns"), name, type_)
     }
 
     /// `nslookup -port=PORT [-type=TYPE] NAME 127.0.0.1`

@@ -337,15 +337,11 @@ pub fn kubelet_options(
     }
 }
 
-/// The ranges whose reverse names are answered: the pods' and upstream's default one of Services.
-pub fn reverse_ranges(pods: Range) -> Vec<String> {
-    vec![pods.to_string(), "10.96.0.0/12".into()]
-}
-
 fn dns_options(components: &Components) -> dns::Options {
     dns::Options {
         cluster_domain: components.cluster_domain.clone(),
-        reverse_ranges: reverse_ranges(components.pod_range),
+        // The pods' range and upstream's default one of Services.
+        reverse_ranges: vec![components.pod_range.to_string(), "10.96.0.0/12".into()],
         address: reachable(components.dns).ip(),
         allow_transfer: components.dns_looks.allow_transfer.clone(),
         log: components.dns_looks.log,

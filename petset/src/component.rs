@@ -2,9 +2,7 @@
 //! server that a kubeconfig names.
 
 use crate::args;
-use crate::cluster::{
-    Cluster, Components, Options, bind_host_dns, bind_unix, kubelet_options, reverse_ranges,
-};
+use crate::cluster::{Cluster, Components, Options, bind_host_dns, bind_unix, kubelet_options};
 use crate::connect;
 use crate::data::DataDir;
 use crate::dns_looks::{DnsLooks, metrics_url};
@@ -217,14 +215,15 @@ async fn announce(
 /// `petset dns`
 pub async fn dns(arguments: args::Dns) -> anyhow::Result<()> {
     let stop = stop_on_signal()?;
-    let (client, config) = connect::remote(&arguments.remote).await?;
+    // The API server may come later than its DNS: until then, answers say that nothing is known yet.
+    let (client, config) = connect::unchecked(&arguments.remote).await?;
     let (udp, tcp) = bind_host_dns(arguments.names.dns).await?;
     let address = udp.local_addr()?;
     let looks = DnsLooks::new(&arguments.names.looks);
     let metrics = looks.bind().await?;
     let options = dns::Options {
         cluster_domain: arguments.names.cluster_domain.clone(),
-        reverse_ranges: reverse_ranges(arguments.pod_cidr),
+        reverse_ranges: arguments.ranges.reverse(),
         address: address.ip(),
         allow_transfer: looks.allow_transfer.clone(),
         log: looks.log,

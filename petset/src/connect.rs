@@ -5,8 +5,16 @@ use crate::data::{DataDir, Running};
 use anyhow::{Context, bail};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
-/// Where the API server is, and a client for it.
+/// Where the API server is, and a client for it; an error when it does not answer.
 pub async fn remote(remote: &Remote) -> anyhow::Result<(kube::Client, kube::Config)> {
+    let (client, config) = unchecked(remote).await?;
+    let version = client.apiserver_version().await;
+    version.with_context(|| format!("cannot reach the API server at {}", config.cluster_url))?;
+    Ok((client, config))
+}
+
+/// Where the API server is, and a client for it, whether it answers or not.
+pub async fn unchecked(remote: &Remote) -> anyhow::Result<(kube::Client, kube::Config)> {
     let config = match &remote.kubeconfig {
         Some(path) => {
             let file =
@@ -17,11 +25,7 @@ pub async fn remote(remote: &Remote) -> anyhow::Result<(kube::Client, kube::Conf
             .await
             .context("no API server is configured: say which with --kubeconfig")?,
     };
-    let url = config.cluster_url.to_string();
-    let client = kube::Client::try_from(config.clone())?;
-    let version = client.apiserver_version().await;
-    version.with_context(|| format!("cannot reach the API server at {url}"))?;
-    Ok((client, config))
+    Ok((kube::Client::try_from(config.clone())?, config))
 }
 
 /// A client for the API server that `--kubeconfig` names, else for the petset that runs on the data directory.

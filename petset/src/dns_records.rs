@@ -4,7 +4,7 @@ mod choice;
 
 use crate::args::{DnsRecords, RecordsOutput, Remote};
 use crate::data::DataDir;
-use crate::{cluster, connect, table};
+use crate::{connect, table};
 use anyhow::{Context, bail};
 use axum::body::{Body, to_bytes};
 use dns::zonefile::{self, Line};
@@ -68,7 +68,7 @@ async fn computed(arguments: &DnsRecords, kubeconfig: &Path) -> anyhow::Result<V
     let (client, _) = connect::remote(&Remote { kubeconfig }).await?;
     let options = dns::Options {
         cluster_domain: arguments.cluster_domain.clone(),
-        reverse_ranges: cluster::reverse_ranges(arguments.pod_cidr),
+        reverse_ranges: arguments.ranges.reverse(),
         ..dns::Options::default()
     };
     let snapshot = dns::snapshot::take(&client, &options).await?;
