@@ -2,33 +2,51 @@
 //! EndpointSlice, one Pod or one Namespace. Sections 1 and 2 of the reference on DNS say which names there are.
 
 use crate::Config;
-use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT};
-use hickory_proto::rr::{LowerName, Name, RData};
+use crate::name::Name;
+use crate::set::Data;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// How long an answer may be kept, in seconds; also the SOA's minimum, for negative answers.
 pub const TTL: u32 = 5;
 
-/// One thing said about one name: a record's data, or only that the name exists.
-pub type Fact = (LowerName, Option<RData>);
+/// Numbers of the types that there are here (RFC 1035, 2782, 3596).
+pub mod types {
+    /// An IPv4 address.
+    pub const A: u16 = 1;
+    /// The servers of a zone.
+    pub const NS: u16 = 2;
+    /// Another name for a name.
+    pub const CNAME: u16 = 5;
+    /// What is said about a zone.
+    pub const SOA: u16 = 6;
+    /// The name of an address.
+    pub const PTR: u16 = 12;
+    /// Text.
+    pub const TXT: u16 = 16;
+    /// An IPv6 address.
+    pub const AAAA: u16 = 28;
+    /// Where a service is.
+    pub const SRV: u16 = 33;
+}
+use types::{A, AAAA, CNAME, NS, PTR, SRV, TXT};
 
-/// What the zones say about themselves. `serial` is the SOA's.
-pub fn apexes(config: &Config, serial: u32) -> Vec<Fact> {
+/// One thing said about one name: a record's data, or only that the name exists.
+pub type Fact = (Name, Option<Data>);
+
+/// What the zones say about themselves, but for their SOA.
+pub fn apexes(config: &Config) -> Vec<Fact> {
     let mut facts = Facts::new(config);
-    let (Some(server), Some(contact)) = (facts.name(&["ns", "dns"]), facts.name(&["hostmaster"])) else {
-        return Vec::new();
-    };
     for apex in config.apexes() {
-        let soa = SOA::new(server.clone(), contact.clone(), serial, 7200, 1800, 86400, TTL);
-        facts.add(apex, RData::SOA(soa));
-        facts.add(apex, RData::NS(NS(server.clone())));
+        facts.add(apex, NS, &[config.server.as_wire()]);
     }
-    facts.address(&server, config.address);
+    for address in &config.addresses {
+        facts.address(&config.server, *address);
+    }
     if let Some(version) = facts.name(&["dns-version"]) {
-        facts.add(&version, RData::TXT(TXT::new(vec!["1.1.0".into()])));
+        facts.add(&version, TXT, &[b"\x051.1.0"]);
     }
     facts.exists(&["svc"]);
     facts.exists(&["pod"]);
@@ -82,18 +100,61 @@ pub fn published(slice: &EndpointSlice) -> impl Iterator<Item = &Endpoint> {
     slice.endpoints.iter().flatten().filter(is_ready)
 }
 
-/// What a slice says about its headless Service's names. `weight` is for all SRV records of the Service.
-pub fn slice(config: &Config, slice: &EndpointSlice, weight: u16) -> Vec<Fact> {
+/// What all endpoints of a slice have in common.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Common {
+    /// The Service's name.
+    service: Name,
+    /// The slice's ports.
+    ports: Vec<EndpointPort>,
+    /// That of all SRV records of the Service.
+    weight: u16,
+}
+
+impl Common {
+    /// Of this slice; `None` where the Service cannot have a name.
+    pub fn new(config: &Config, slice: &EndpointSlice, weight: u16) -> Option<Self> {
+        let (namespace, service) = service_of(slice)?;
+        Some(Self {
+            service: config.origin.descendant(&[service, namespace, "svc"])?,
+            ports: slice.ports.clone().unwrap_or_default(),
+            weight,
+        })
+    }
+}
+
+/// What names are made of in an endpoint; other changes of one change no name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Member {
+    hostname: Option<String>,
+    addresses: Vec<IpAddr>,
+}
+
+impl From<&Endpoint> for Member {
+    /// An endpoint whose hostname cannot be a label is known by its addresses, like one without.
+    fn from(endpoint: &Endpoint) -> Self {
+        let hostname = endpoint.hostname.as_deref().filter(|h| is_label(h));
+        Self {
+            hostname: hostname.map(str::to_ascii_lowercase),
+            addresses: endpoint.addresses.iter().filter_map(|a| a.parse().ok()).collect(),
+        }
+    }
+}
+
+/// What an endpoint of a headless Service says: its addresses under the Service's name and under its own, SRV, PTR.
+pub fn endpoint(config: &Config, common: &Common, member: &Member) -> Vec<Fact> {
     let mut facts = Facts::new(config);
-    let Some((namespace, service)) = service_of(slice) else {
-        return Vec::new();
-    };
-    let Some(name) = facts.name(&[service, namespace, "svc"]) else {
-        return Vec::new();
-    };
-    for endpoint in published(slice) {
-        for ip in endpoint.addresses.iter().filter_map(|a| a.parse::<IpAddr>().ok()) {
-            facts.endpoint(&name, slice, endpoint, ip, weight);
+    for ip in &member.addresses {
+        facts.address(&common.service, *ip);
+        let dashed = || dashed(*ip);
+        let label = member.hostname.clone().unwrap_or_else(dashed);
+        let Some(name) = common.service.child(label) else {
+            continue;
+        };
+        facts.address(&name, *ip);
+        facts.pointer(*ip, &name);
+        for port in &common.ports {
+            facts.srv(&common.service, Port::from(port), &name, common.weight);
         }
     }
     facts.list
@@ -128,6 +189,23 @@ struct Facts<'a> {
     list: Vec<Fact>,
 }
 
+/// A port of a Service or of a slice.
+struct Port<'a> {
+    name: Option<&'a str>,
+    protocol: Option<&'a str>,
+    number: i32,
+}
+
+impl<'a> From<&'a EndpointPort> for Port<'a> {
+    fn from(port: &'a EndpointPort) -> Self {
+        Self {
+            name: port.name.as_deref(),
+            protocol: port.protocol.as_deref(),
+            number: port.port.unwrap_or_default(),
+        }
+    }
+}
+
 impl<'a> Facts<'a> {
     fn new(config: &'a Config) -> Self {
         Self {
@@ -138,44 +216,37 @@ impl<'a> Facts<'a> {
 
     /// A name of the cluster's zone by its labels; `None` where a label cannot be one (such an object has no name).
     fn name(&self, labels: &[&str]) -> Option<Name> {
-        let relative = Name::from_labels(labels.iter().map(|l| l.as_bytes())).ok()?;
-        let name = relative.append_domain(&self.config.origin).ok()?;
-        Some(name.to_lowercase())
+        self.config.origin.descendant(labels)
     }
 
-    fn add(&mut self, name: &Name, data: RData) {
-        self.list.push((LowerName::new(name), Some(data)));
+    /// A record whose data are these parts one behind the other.
+    fn add(&mut self, name: &Name, type_: u16, parts: &[&[u8]]) {
+        let bytes = parts.concat().into();
+        self.list.push((name.clone(), Some(Data { type_, bytes })));
     }
 
     fn exists(&mut self, labels: &[&str]) {
-        if let Some(name) = self.name(labels) {
-            self.list.push((LowerName::new(&name), None));
-        }
+        self.list.extend(self.name(labels).map(|name| (name, None)));
     }
 
     fn address(&mut self, name: &Name, ip: IpAddr) {
-        let data = match ip {
-            IpAddr::V4(ip) => RData::A(A(ip)),
-            IpAddr::V6(ip) => RData::AAAA(AAAA(ip)),
-        };
-        self.add(name, data);
+        match ip {
+            IpAddr::V4(ip) => self.add(name, A, &[&ip.octets()]),
+            IpAddr::V6(ip) => self.add(name, AAAA, &[&ip.octets()]),
+        }
     }
 
     /// The reverse name, in a zone of ours only.
     fn pointer(&mut self, ip: IpAddr, target: &Name) {
-        let mut name = Name::from(ip);
-        name.set_fqdn(true);
-        if self.config.reverse.iter().any(|apex| apex.zone_of(&name)) {
-            self.add(&name, RData::PTR(PTR(target.clone())));
+        let name = Name::reverse(ip);
+        if self.config.reverse.iter().any(|apex| name.is_within(apex)) {
+            self.add(&name, PTR, &[target.as_wire()]);
         }
     }
 
     fn alias(&mut self, name: &Name, target: &str) {
-        if let Ok(mut target) = Name::from_utf8(target)
-            && !target.is_root()
-        {
-            target.set_fqdn(true);
-            self.add(name, RData::CNAME(CNAME(target)));
+        if let Some(target) = Name::from_text(target).filter(|target| *target != Name::root()) {
+            self.add(name, CNAME, &[target.as_wire()]);
         }
     }
 
@@ -192,73 +263,30 @@ impl<'a> Facts<'a> {
             return;
         }
         for port in spec.ports.iter().flatten() {
-            self.srv(
-                name,
-                port.name.as_deref(),
-                port.protocol.as_deref(),
-                port.port,
-                name,
-                100,
-            );
-        }
-    }
-
-    /// An address under the Service's name and under the endpoint's own. An endpoint whose hostname cannot be a label is
-    /// known by its address, like one without.
-    fn endpoint(
-        &mut self,
-        service: &Name,
-        slice: &EndpointSlice,
-        endpoint: &Endpoint,
-        ip: IpAddr,
-        weight: u16,
-    ) {
-        self.address(service, ip);
-        let hostname = endpoint.hostname.as_deref().filter(|h| is_label(h));
-        let label = hostname.map_or_else(|| dashed(ip), str::to_ascii_lowercase);
-        let Ok(name) = service.prepend_label(label.as_bytes()) else {
-            return;
-        };
-        self.address(&name, ip);
-        self.pointer(ip, &name);
-        for port in slice.ports.iter().flatten() {
-            self.srv(
-                service,
-                port.name.as_deref(),
-                port.protocol.as_deref(),
-                port.port.unwrap_or_default(),
-                &name,
-                weight,
-            );
+            let port = Port {
+                name: port.name.as_deref(),
+                protocol: port.protocol.as_deref(),
+                number: port.port,
+            };
+            self.srv(name, port, name, 100);
         }
     }
 
     /// Under `_port._protocol` where the port has a name, and under the bare Service for all ports, which is what
-    /// peer finders ask for.
-    fn srv(
-        &mut self,
-        service: &Name,
-        port_name: Option<&str>,
-        protocol: Option<&str>,
-        port: i32,
-        target: &Name,
-        weight: u16,
-    ) {
-        let Some(port) = u16::try_from(port).ok().filter(|port| *port > 0) else {
+    /// peer finders ask for. Priority is 0 always.
+    fn srv(&mut self, service: &Name, port: Port<'_>, target: &Name, weight: u16) {
+        let Some(number) = u16::try_from(port.number).ok().filter(|number| *number > 0) else {
             return;
         };
-        let data = RData::SRV(SRV::new(0, weight, port, target.clone()));
-        self.add(service, data.clone());
-        let Some(port_name) = port_name.filter(|n| !n.is_empty()) else {
+        let fixed = [0, weight, number].map(u16::to_be_bytes).concat();
+        let data: [&[u8]; 2] = [&fixed, target.as_wire()];
+        self.add(service, SRV, &data);
+        let Some(port_name) = port.name.filter(|name| !name.is_empty()) else {
             return;
         };
-        let protocol = format!("_{}", protocol.unwrap_or("TCP").to_ascii_lowercase());
-        let port_name = format!("_{}", port_name.to_ascii_lowercase());
-        let name = service
-            .prepend_label(protocol.as_bytes())
-            .and_then(|n| n.prepend_label(port_name.as_bytes()));
-        if let Ok(name) = name {
-            self.add(&name, data);
+        let protocol = format!("_{}", port.protocol.unwrap_or("TCP"));
+        if let Some(name) = service.descendant(&[format!("_{port_name}"), protocol]) {
+            self.add(&name, SRV, &data);
         }
     }
 }

@@ -1,213 +1,161 @@
-//! The protocol around the answers: which questions are refused, EDNS, sizes, the order of records. Section 6 of the
-//! reference on DNS is the table that this follows.
+//! What all sockets have in common: the newest names, counters, settings; and the answers that take a while, because
+//! somebody else is asked.
 
-use crate::zone::{Answer, Live};
-use async_trait::async_trait;
-use hickory_proto::op::{Edns, Metadata, OpCode, ResponseCode};
-use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
-use hickory_proto::serialize::binary::BinEncoder;
-use hickory_server::Server;
-use hickory_server::net::runtime::Time;
-use hickory_server::net::xfer::Protocol;
-use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
-use hickory_server::zone_handler::{MessageResponseBuilder, Queries};
-use rand::seq::SliceRandom;
+use crate::answer::{Asker, Verdict, Written, answer, code, limit};
+use crate::log;
+use crate::metrics::{Metrics, Protocol, Worker};
+use crate::name::Name;
+use crate::transfer::{self, Allowed};
+use crate::upstream::Upstream;
+use crate::zone::{Live, Zone};
+use hickory_proto::op::Message;
+use hickory_proto::rr::RecordType;
+use rand::Rng;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, UdpSocket};
 
-/// The largest UDP answer, whatever the client would take: it passes every network unfragmented.
-const UDP_LIMIT: u16 = 1232;
-/// The largest UDP answer for a client that does not say.
-const UDP_PLAIN: u16 = 512;
-/// A header, and an OPT record without options.
-const HEADER: usize = 12;
-const OPT: usize = 11;
-
-/// How long an idle TCP connection is kept (RFC 7766, 6.2.3).
-const TCP_IDLE: Duration = Duration::from_secs(10);
-/// How many answers may wait for a slow reader of a TCP connection.
-const TCP_WAITING: usize = 64;
-
-/// Answer on all sockets from the newest names.
-pub fn listen(live: Arc<Live>, udp: Vec<UdpSocket>, tcp: Vec<TcpListener>) -> Server<Handler> {
-    let mut server = Server::new(Handler { live });
-    for socket in udp {
-        server.register_socket(socket);
-    }
-    for listener in tcp {
-        server.register_listener(listener, TCP_IDLE, TCP_WAITING);
-    }
-    server
+/// What all sockets have in common.
+pub struct Shared {
+    /// The names.
+    pub live: Arc<Live>,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
+    /// Whether every question is written to the log.
+    pub log: bool,
+    /// Who may have whole zones.
+    pub transfers: Allowed,
 }
 
-/// Answers every request.
-pub struct Handler {
-    live: Arc<Live>,
+/// What is to be done for a query.
+pub enum Reply {
+    /// Nothing.
+    None,
+    /// Send so many bytes, which are written.
+    Now(usize),
+    /// Ask somebody else.
+    Later(Later),
+    /// Send these messages, the whole zone.
+    Messages(Box<transfer::Messages>),
 }
 
-impl Handler {
-    fn answer(&self, request: &Request) -> Answer {
-        if request.metadata.op_code != OpCode::Query {
-            return Answer::bare(ResponseCode::NotImp);
-        }
-        if request.edns.as_ref().is_some_and(|edns| edns.version() > 0) {
-            return Answer::bare(ResponseCode::BADVERS);
-        }
-        let Ok(info) = request.request_info() else {
-            return Answer::bare(ResponseCode::FormErr);
-        };
-        if info.query.query_class() != DNSClass::IN {
-            return Answer::bare(ResponseCode::Refused);
-        }
-        let mut answer = self
-            .live
-            .zone()
-            .answer(info.query.name(), info.query.query_type());
-        shuffle(&mut answer.answers);
-        write_as_asked(&mut answer.answers, info.query.original().name());
-        answer
-    }
+/// An answer that takes a while.
+#[derive(Debug)]
+pub struct Later {
+    query: Vec<u8>,
+    /// The most bytes of the answer.
+    limit: usize,
+    alias: Option<Alias>,
 }
 
-/// Records of one set in any order, so that clients that take the first spread over all; aliases stay in front.
-fn shuffle(answers: &mut [Record]) {
-    let aliases = answers
-        .iter()
-        .take_while(|r| r.record_type() == RecordType::CNAME)
-        .count();
-    answers[aliases..].shuffle(&mut rand::rng());
+/// An alias of ours for a name elsewhere.
+#[derive(Debug)]
+struct Alias {
+    /// The answer so far.
+    answer: Vec<u8>,
+    target: Name,
+    type_: u16,
 }
 
-/// What is around the answers in a message.
-struct Frame<'a> {
-    queries: &'a Queries,
-    edns: Option<&'a Edns>,
-    metadata: Metadata,
-    /// The most bytes the message may have.
-    limit: u16,
-}
-
-impl Frame<'_> {
-    /// Whether a message with these records has room for them all. It is encoded to see: how names are compressed is the
-    /// encoder's business, and what it has to cut off itself leaves bytes behind the last record.
-    fn holds(&self, answers: &[Record], authorities: &[Record], additionals: &[Record]) -> bool {
-        let mut bytes = Vec::new();
-        let mut encoder = BinEncoder::new(&mut bytes);
-        encoder.set_max_size(self.limit);
-        let message = MessageResponseBuilder::new(self.queries, self.edns).build(
-            self.metadata,
-            answers,
-            authorities,
-            [],
-            additionals,
-        );
-        message
-            .destructive_emit(&mut encoder)
-            .is_ok_and(|info| !info.truncation)
-    }
-
-    /// Leave out what does not fit: additional records silently and all of them, answers with the truncation bit and as
-    /// few as possible (RFC 2181, 9). Whether answers are missing.
-    fn fit(&self, answer: &mut Answer) -> bool {
-        let records = answer
-            .answers
-            .iter()
-            .chain(&answer.authorities)
-            .chain(&answer.additionals);
-        let most = HEADER + OPT + self.queries.as_bytes().len() + records.map(at_most).sum::<usize>();
-        let is_small = most <= usize::from(self.limit);
-        if is_small || self.holds(&answer.answers, &answer.authorities, &answer.additionals) {
-            return false;
-        }
-        answer.additionals.clear();
-        if self.holds(&answer.answers, &answer.authorities, &[]) {
-            return false;
-        }
-        answer.authorities.clear();
-        let lengths: Vec<usize> = (1..=answer.answers.len()).collect();
-        let fitting = lengths.partition_point(|length| self.holds(&answer.answers[..*length], &[], &[]));
-        answer.answers.truncate(fitting);
-        true
-    }
-}
-
-/// No encoding of the record is longer.
-fn at_most(record: &Record) -> usize {
-    let name = |name: &Name| name.len() + 2;
-    let data = match &record.data {
-        RData::A(_) => 4,
-        RData::AAAA(_) => 16,
-        RData::CNAME(target) => name(target),
-        RData::NS(target) => name(target),
-        RData::PTR(target) => name(target),
-        RData::SOA(soa) => name(&soa.mname) + name(&soa.rname) + 20,
-        RData::SRV(srv) => 6 + name(&srv.target),
-        RData::TXT(txt) => txt.txt_data.iter().map(|text| text.len() + 1).sum(),
-        _ => usize::from(u16::MAX),
-    };
-    name(&record.name) + 10 + data
-}
-
-/// The owners of the answers are written as the question wrote them (draft-vixie-dnsext-dns0x20).
-fn write_as_asked(answers: &mut [Record], asked: &Name) {
-    let ours = answers.iter_mut().filter(|record| record.name == *asked);
-    ours.for_each(|record| record.name = asked.clone());
-}
-
-#[async_trait]
-impl RequestHandler for Handler {
-    async fn handle_request<R: ResponseHandler, T: Time>(
+impl Shared {
+    /// Answer a query from what is known, into `out`. `zone` is the newest version, `way` how it came and from whom.
+    #[expect(clippy::too_many_arguments, reason = "all of them come with each query")]
+    pub fn reply(
         &self,
-        request: &Request,
-        mut response: R,
-    ) -> ResponseInfo {
-        let mut answer = self.answer(request);
-        let mut metadata = Metadata::response_from_request(&request.metadata);
-        metadata.authoritative = answer.authoritative;
-        metadata.response_code = answer.code;
-        metadata.recursion_available = false;
-        metadata.authentic_data = false;
-        metadata.checking_disabled = false;
-
-        let edns = request.edns.as_ref().map(|theirs| {
-            let mut ours = Edns::new();
-            ours.set_max_payload(theirs.max_payload().clamp(UDP_PLAIN, UDP_LIMIT))
-                .set_version(0);
-            ours.set_dnssec_ok(theirs.flags().dnssec_ok);
-            ours.set_rcode_high(answer.code.high());
-            ours
-        });
-        let limit = match (request.protocol(), &edns) {
-            (Protocol::Udp, Some(edns)) => edns.max_payload(),
-            (Protocol::Udp, None) => UDP_PLAIN,
-            _ => u16::MAX,
+        zone: &Zone,
+        query: &[u8],
+        way: (Protocol, SocketAddr),
+        forwards: bool,
+        worker: &Worker,
+        random: &mut impl Rng,
+        out: &mut [u8],
+    ) -> Reply {
+        let (protocol, client) = way;
+        let asker = Asker {
+            tcp: protocol == Protocol::Tcp,
+            forwards,
+            may_transfer: self.transfers.contains(client.ip()),
         };
-        let frame = Frame {
-            queries: &request.queries,
-            edns: edns.as_ref(),
-            metadata,
-            limit,
+        let later = |alias| {
+            worker.forwarded();
+            let limit = limit(query, asker.tcp);
+            let query = query.to_vec();
+            Reply::Later(Later { query, limit, alias })
         };
-        metadata.truncation = frame.fit(&mut answer);
-
-        let builder = MessageResponseBuilder::new(&request.queries, edns.as_ref());
-        let message = builder.build(
-            metadata,
-            &answer.answers,
-            &answer.authorities,
-            [],
-            &answer.additionals,
-        );
-        match response.send_response(message).await {
-            Ok(info) => info,
-            Err(error) => {
-                tracing::debug!(%error, "a DNS answer was not sent");
-                ResponseInfo::from(hickory_proto::op::Header {
-                    metadata,
-                    counts: Default::default(),
-                })
+        match answer(zone, query, asker, random, out) {
+            Verdict::Silence => {
+                worker.dropped();
+                Reply::None
+            }
+            Verdict::Answer(Written { length, type_, code }) => {
+                worker.answered(protocol, type_, code);
+                Reply::Now(length)
+            }
+            Verdict::Forward => later(None),
+            Verdict::Chase {
+                written,
+                target,
+                type_,
+            } => later(Some(Alias {
+                answer: out[..written.length].to_vec(),
+                target,
+                type_,
+            })),
+            Verdict::Transfer { type_ } => {
+                worker.answered(protocol, type_, code::NO_ERROR);
+                Reply::Messages(Box::new(transfer::messages(zone, query, protocol)))
             }
         }
+    }
+
+    /// Write a line about a query, if that is wanted.
+    pub fn tell(&self, way: (Protocol, SocketAddr), query: &[u8], answer: &[u8], took: Duration) {
+        if self.log {
+            let (protocol, client) = way;
+            log::query(client, protocol, query, answer, took);
+        }
+    }
+}
+
+/// Asks somebody else for what is not in our zones.
+#[derive(Clone)]
+pub struct Forwarder(pub Arc<Upstream>);
+
+impl Forwarder {
+    /// The whole answer.
+    pub async fn complete(&self, later: &Later) -> Vec<u8> {
+        let Some(alias) = &later.alias else {
+            return self.0.answer(&later.query, later.limit).await;
+        };
+        let target = hickory_proto::rr::Name::from(&alias.target);
+        let chased = self.0.chase(&target, RecordType::from(alias.type_)).await;
+        // What we wrote ourselves can be read.
+        let Ok(mut message) = Message::from_vec(&alias.answer) else {
+            return alias.answer.clone();
+        };
+        message.metadata.response_code = chased.code;
+        message.answers.extend(chased.records);
+        message.authorities = chased.authorities;
+        within(message, later.limit).unwrap_or_else(|| alias.answer.clone())
+    }
+}
+
+impl Later {
+    /// The bytes of the query.
+    pub fn query(&self) -> &[u8] {
+        &self.query
+    }
+}
+
+/// The bytes of a message that has at most so many: records that do not fit are left out, which the message says.
+fn within(mut message: Message, limit: usize) -> Option<Vec<u8>> {
+    loop {
+        let bytes = message.to_vec().ok()?;
+        if bytes.len() <= limit {
+            return Some(bytes);
+        }
+        message.metadata.truncation = true;
+        message.authorities.clear();
+        message.answers.pop()?;
     }
 }

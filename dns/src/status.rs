@@ -56,7 +56,7 @@ fn of_zone(live: Arc<Live>) -> Router {
         let zone = live.zone();
         // A large cluster's records are a second's work, which would hold up others here.
         let written = tokio::task::spawn_blocking(move || {
-            let lines = zonefile::lines(zone.apexes(), &zone.records());
+            let lines = zonefile::lines(&zone.apexes(), &zone.records());
             serde_json::to_vec(&zonefile::json(&lines))
         });
         match written.await {

@@ -62,7 +62,7 @@ impl FromIterator<Range> for Allowed {
 pub fn messages(zone: &Zone, query: &[u8], protocol: Protocol) -> Messages {
     match Question::read(query) {
         Err(refusal) => Messages::only(*refusal),
-        Ok(question) => question.answer(zone.apexes(), protocol, || zone.records()),
+        Ok(question) => question.answer(&zone.apexes(), protocol, || zone.records()),
     }
 }
 

@@ -1,21 +1,24 @@
-//! Answering a question from the names: a pure function, and the place where the newest names are found.
+//! One version of everything that is answered, and the place where the newest one is found.
 
 use crate::Config;
-use crate::table::{Names, Node, Table};
-use arc_swap::ArcSwap;
-use hickory_proto::op::ResponseCode;
+use crate::name::{self, Name};
+use crate::names::{Names, Node};
+use crate::records::TTL;
+use arc_swap::{ArcSwap, Guard};
+use hickory_proto::rr::rdata::SOA;
 use hickory_proto::rr::{LowerName, RData, Record, RecordType};
-use std::collections::HashSet;
+use hickory_proto::serialize::binary::{BinDecoder, Restrict};
 use std::sync::Arc;
 
-/// A chain of aliases is followed so far.
-const LONGEST_CHAIN: usize = 8;
+/// Times of the SOA in seconds (RFC 1035, 3.3.13): when a secondary looks again, again after a failure, and gives up.
+const REFRESH: u32 = 7200;
+const RETRY: u32 = 1800;
+const EXPIRE: u32 = 86_400;
 
 /// One version of everything that is answered.
 #[derive(Clone, Debug)]
 pub struct Zone {
-    /// Apexes, the cluster's and the reverse ones.
-    apexes: Vec<LowerName>,
+    config: Arc<Config>,
     names: Names,
     /// Whether the names are complete: before the first lists have come in, one that is missing may yet exist.
     complete: bool,
@@ -27,11 +30,16 @@ pub struct Live(ArcSwap<Zone>);
 impl Live {
     /// Nothing is known yet but the zone itself.
     pub fn new(config: &Arc<Config>) -> Self {
-        let names = Table::new(config.clone()).commit();
+        let names = crate::table::Table::new(config.clone()).commit();
         Self(ArcSwap::from_pointee(Zone::new(config, names, false)))
     }
 
-    /// The newest version, which stays as it is.
+    /// The newest version, which stays as it is. Nobody waits, neither readers nor the writer; to be held for a moment.
+    pub fn load(&self) -> Guard<Arc<Zone>> {
+        self.0.load()
+    }
+
+    /// The newest version, to be kept.
     pub fn zone(&self) -> Arc<Zone> {
         self.0.load_full()
     }
@@ -42,146 +50,112 @@ impl Live {
     }
 }
 
-/// What to say; the names of the sections are those of the message.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
-    /// The response code.
-    pub code: ResponseCode,
-    /// Whether we are the authority for the name.
-    pub authoritative: bool,
-    /// Aliases first, then the set that was asked for.
-    pub answers: Vec<Record>,
-    /// The SOA of a negative answer.
-    pub authorities: Vec<Record>,
-    /// Addresses of the names that answers point to.
-    pub additionals: Vec<Record>,
-}
-
-impl Answer {
-    /// A code and nothing else.
-    pub fn bare(code: ResponseCode) -> Self {
-        Self {
-            code,
-            authoritative: false,
-            answers: Vec::new(),
-            authorities: Vec::new(),
-            additionals: Vec::new(),
-        }
-    }
-}
-
 impl Zone {
     /// A version with these names.
-    pub fn new(config: &Config, names: Names, complete: bool) -> Self {
-        let apexes = config.apexes().map(LowerName::new).collect();
+    pub fn new(config: &Arc<Config>, names: Names, complete: bool) -> Self {
         Self {
-            apexes,
+            config: config.clone(),
             names,
             complete,
         }
     }
 
     /// Apexes, the cluster's first and then the reverse ones.
-    pub fn apexes(&self) -> &[LowerName] {
-        &self.apexes
+    pub fn apexes(&self) -> Vec<LowerName> {
+        let name = |apex: &Name| LowerName::from(hickory_proto::rr::Name::from(apex));
+        self.config.apexes().map(name).collect()
     }
 
-    /// Every record, in the canonical order of names (RFC 4034, 6.1) and of types.
+    /// Whether a name, in lower case, is an apex.
+    pub fn is_apex(&self, name: &[u8]) -> bool {
+        self.config.apexes().any(|apex| apex.as_wire() == name)
+    }
+
+    /// All names.
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// Whether a name that is missing does not exist.
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// What stands at a name in lower case, if it exists.
+    pub fn get(&self, name: &[u8]) -> Option<&Arc<Node>> {
+        self.names.get(name)
+    }
+
+    /// The apex of the zone that a name, in lower case, belongs to.
+    pub fn apex_of(&self, name: &[u8]) -> Option<&Name> {
+        self.config
+            .apexes()
+            .find(|apex| name::is_within(name, apex.as_wire()))
+    }
+
+    /// The data of a zone's SOA. All zones have the same.
+    pub fn soa(&self) -> Soa<'_> {
+        Soa {
+            server: self.config.server.as_wire(),
+            contact: self.config.contact.as_wire(),
+            origin: self.config.origin.as_wire(),
+            numbers: [self.names.serial, REFRESH, RETRY, EXPIRE, TTL],
+        }
+    }
+
+    /// The SOA of a zone as a record.
+    pub fn soa_record(&self, apex: &Name) -> Record {
+        let soa = SOA::new(
+            (&self.config.server).into(),
+            (&self.config.contact).into(),
+            self.names.serial,
+            REFRESH.cast_signed(),
+            RETRY.cast_signed(),
+            EXPIRE.cast_signed(),
+            TTL,
+        );
+        Record::from_rdata(apex.into(), TTL, RData::SOA(soa))
+    }
+
+    /// What stands at a name as records, the SOA at an apex included.
+    pub fn records_at(&self, name: &Name) -> Vec<Record> {
+        let soa = self.is_apex(name.as_wire()).then(|| self.soa_record(name));
+        let node = self.get(name.as_wire()).map(|node| records(node));
+        soa.into_iter().chain(node.into_iter().flatten()).collect()
+    }
+
+    /// Every record, in the canonical order of names (RFC 4034, 6.1).
     pub fn records(&self) -> Vec<Record> {
-        let mut nodes: Vec<_> = self.names.iter().collect();
-        nodes.sort_by(|a, b| a.0.cmp(b.0));
-        let sets = nodes.into_iter().flat_map(|(_, node)| node.values());
-        sets.flatten().cloned().collect()
-    }
-
-    /// Answer a question of class IN.
-    pub fn answer(&self, name: &LowerName, type_: RecordType) -> Answer {
-        if matches!(type_, RecordType::AXFR | RecordType::IXFR) || self.apex_of(name).is_none() {
-            return Answer::bare(ResponseCode::Refused);
-        }
-        let mut answer = Answer {
-            authoritative: true,
-            ..Answer::bare(ResponseCode::NoError)
-        };
-        let mut current = name.clone();
-        let mut seen = HashSet::new();
-        loop {
-            let Some(node) = self.names.get(&current) else {
-                return self.missing(answer, &current);
-            };
-            if let Some(set) = pick(node, type_) {
-                answer.answers.extend(set.iter().cloned());
-                answer.additionals = self.glue(set);
-                return answer;
-            }
-            let alias = node.get(&RecordType::CNAME).and_then(|set| set.first());
-            let Some((record, target)) = alias.and_then(|record| Some((record, alias_target(record)?)))
-            else {
-                answer.authorities.extend(self.soa(&current));
-                return answer;
-            };
-            if !seen.insert(current) || seen.len() > LONGEST_CHAIN {
-                return answer;
-            }
-            answer.answers.push(record.clone());
-            if self.apex_of(&target).is_none() {
-                // Outside: whoever asked has to ask somebody else.
-                return answer;
-            }
-            current = target;
-        }
-    }
-
-    /// The code belongs to the last name of a chain (RFC 6604).
-    fn missing(&self, mut answer: Answer, name: &LowerName) -> Answer {
-        if !self.complete {
-            return Answer::bare(ResponseCode::ServFail);
-        }
-        answer.code = ResponseCode::NXDomain;
-        answer.authorities.extend(self.soa(name));
-        answer
-    }
-
-    fn apex_of(&self, name: &LowerName) -> Option<&LowerName> {
-        self.apexes.iter().find(|apex| apex.zone_of(name))
-    }
-
-    fn soa(&self, name: &LowerName) -> Option<Record> {
-        let apex = self.apex_of(name)?;
-        self.names.get(apex)?.get(&RecordType::SOA)?.first().cloned()
-    }
-
-    /// The addresses of everything that the set points to.
-    fn glue(&self, set: &[Record]) -> Vec<Record> {
-        let mut seen = HashSet::new();
-        let targets = set.iter().filter_map(|record| match &record.data {
-            RData::SRV(srv) => Some(LowerName::new(&srv.target)),
-            RData::NS(ns) => Some(LowerName::new(&ns.0)),
-            _ => None,
-        });
-        let nodes = targets
-            .filter(|t| seen.insert(t.clone()))
-            .filter_map(|t| self.names.get(&t));
-        let addresses =
-            nodes.flat_map(|node| [RecordType::A, RecordType::AAAA].map(|type_| node.get(&type_)));
-        addresses.into_iter().flatten().flatten().cloned().collect()
+        let mut names: Vec<hickory_proto::rr::Name> =
+            self.names.iter().map(|node| (&node.name).into()).collect();
+        names.sort();
+        names
+            .iter()
+            .flat_map(|name| self.records_at(&name.into()))
+            .collect()
     }
 }
 
-fn alias_target(record: &Record) -> Option<LowerName> {
-    match &record.data {
-        RData::CNAME(cname) => Some(LowerName::new(&cname.0)),
-        _ => None,
-    }
+fn records(node: &Node) -> impl Iterator<Item = Record> {
+    let owner = hickory_proto::rr::Name::from(&node.name);
+    node.sets.iter().flat_map(move |set| {
+        let owner = owner.clone();
+        set.iter().filter_map(move |data| {
+            let length = Restrict::new(u16::try_from(data.len()).ok()?);
+            let data = RData::read(&mut BinDecoder::new(data), RecordType::from(set.type_()), length).ok()?;
+            Some(Record::from_rdata(owner.clone(), set.ttl(), data))
+        })
+    })
 }
 
-/// The set that answers a type; ANY gets one that exists (RFC 8482, 4.1).
-fn pick(node: &Node, type_: RecordType) -> Option<&Vec<Record>> {
-    match type_ {
-        RecordType::ANY => {
-            let first = [RecordType::A, RecordType::AAAA].iter().find_map(|t| node.get(t));
-            first.or_else(|| node.values().next())
-        }
-        type_ => node.get(&type_),
-    }
+/// What an SOA record is made of.
+pub struct Soa<'a> {
+    /// The name of the server, below the origin.
+    pub server: &'a [u8],
+    /// The mailbox of who is responsible, below the origin.
+    pub contact: &'a [u8],
+    /// The apex of the cluster's zone.
+    pub origin: &'a [u8],
+    /// Serial, refresh, retry, expire, minimum. The minimum is also the TTL (RFC 2308, 3).
+    pub numbers: [u32; 5],
 }

@@ -3,9 +3,13 @@
 #[path = "support/fixture.rs"]
 mod fixture;
 
-use dns::table::{Names, Table};
+use dns::name::Name;
+use dns::names::Names;
+use dns::set::Set;
+use dns::table::Table;
+use dns::zone::Zone;
 use fixture::{config, key, slice};
-use hickory_proto::rr::{LowerName, Name, RData, RecordType};
+use hickory_proto::rr::RData;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use proptest::prelude::*;
@@ -125,67 +129,62 @@ fn take(table: &mut Table, event: &Event) {
     }
 }
 
-/// Every name with its records; the SOA, whose serial is a count of changes, by its type only.
+/// Every name with its records; the SOA, whose serial is a count of changes, only in its zone.
 fn written(names: &Names) -> BTreeMap<String, BTreeSet<String>> {
-    let node = |node: &BTreeMap<RecordType, Vec<_>>| {
-        let records = node.values().flatten();
-        let line = |r: &hickory_proto::rr::Record| match r.data {
-            RData::SOA(_) => "SOA".to_owned(),
-            _ => r.to_string(),
-        };
-        records.map(line).collect()
+    let zone = Zone::new(&config(), names.clone(), true);
+    let lines = |name: &Name| {
+        let records = zone.records_at(name).into_iter();
+        let others = records.filter(|record| !matches!(record.data, RData::SOA(_)));
+        others.map(|record| record.to_string()).collect()
     };
     names
         .iter()
-        .map(|(name, n)| (name.to_string(), node(n)))
+        .map(|node| (node.name.to_string(), lines(&node.name)))
         .collect()
 }
 
 /// What is true of any zone.
 fn check(names: &Names) {
     let config = config();
-    for (name, node) in names.iter() {
-        let text = name.to_string();
-        assert_eq!(text, text.to_lowercase());
-        let is_apex = config.apexes().any(|apex| LowerName::new(apex) == *name);
+    let zone = Zone::new(&config, names.clone(), true);
+    let mut records = 0;
+    for node in names.iter() {
+        let name = &node.name;
+        assert_eq!(name.to_string(), name.to_string().to_lowercase());
+        let parent = name.parent().expect("the root is not ours");
+        let is_apex = zone.is_apex(name.as_wire());
         assert!(
-            is_apex || names.get(&name.base_name()).is_some(),
-            "{text} hangs in the air"
+            is_apex || names.get(parent.as_wire()).is_some(),
+            "{name} hangs in the air"
         );
-        for record in node.values().flatten() {
-            assert_eq!(LowerName::new(&record.name), *name);
-            let addresses = |target: &Name| {
-                let node = names.get(&LowerName::new(target));
-                let both = node.map(|n| [n.get(&RecordType::A), n.get(&RecordType::AAAA)]);
-                both.into_iter()
-                    .flatten()
-                    .flatten()
-                    .flatten()
-                    .cloned()
+        let types: Vec<u16> = node.sets.iter().map(Set::type_).collect();
+        assert!(
+            types.is_sorted() && !node.sets.iter().any(Set::is_empty),
+            "{name}: {types:?}"
+        );
+        let all = zone.records_at(name);
+        for record in &all {
+            let addresses = |target: &hickory_proto::rr::Name| {
+                let records = zone.records_at(&Name::from(target)).into_iter();
+                records
+                    .filter_map(|record| record.data.ip_addr())
                     .collect::<Vec<_>>()
             };
+            assert_eq!(Name::from(&record.name), *name);
             match &record.data {
                 RData::SRV(srv) => assert!(!addresses(&srv.target).is_empty(), "{record}"),
                 RData::PTR(target) => {
-                    let back = addresses(target);
-                    let is_back = back.iter().filter_map(|r| r.data.ip_addr()).any(|ip| {
-                        let mut reverse = Name::from(ip);
-                        reverse.set_fqdn(true);
-                        reverse == record.name
-                    });
-                    assert!(is_back, "{record}");
+                    let mut back = addresses(target).into_iter();
+                    assert!(back.any(|ip| Name::reverse(ip) == *name), "{record}");
                 }
                 _ => {}
             }
         }
-        for set in node.values() {
-            assert_eq!(
-                set.len(),
-                set.iter().map(ToString::to_string).collect::<BTreeSet<_>>().len()
-            );
-            assert!(!set.is_empty());
-        }
+        let different: BTreeSet<String> = all.iter().map(ToString::to_string).collect();
+        assert_eq!(different.len(), all.len());
+        records += all.len() - usize::from(is_apex);
     }
+    assert_eq!((names.iter().count(), records), (names.len(), names.records()));
 }
 
 proptest! {

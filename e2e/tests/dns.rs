@@ -1,10 +1,11 @@
 //! DNS follows the API: what turns ready has its names at once, what goes has none.
 
-use dns::zone::Live;
+use dns::answer::{Asker, TCP_LIMIT, Verdict, answer};
+use dns::zone::{Live, Zone};
 use dns::{Config, Options};
 use e2e::in_process::{InProcess, PODS};
-use hickory_proto::op::ResponseCode;
-use hickory_proto::rr::{LowerName, Name, RecordType};
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, RecordType};
 use serde_json::{Value, json};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -19,6 +20,23 @@ const DEADLINE: Duration = Duration::from_secs(60);
 struct Names {
     live: Arc<Live>,
     _following: JoinSet<()>,
+}
+
+/// What a client would be told over TCP.
+fn ask(zone: &Zone, name: Name, type_: RecordType) -> Message {
+    let mut query = Message::new(7, MessageType::Query, OpCode::Query);
+    query.add_query(Query::query(name, type_));
+    let asker = Asker {
+        tcp: true,
+        forwards: false,
+        may_transfer: false,
+    };
+    let query = query.to_vec().expect("it can be written");
+    let mut bytes = vec![0; TCP_LIMIT];
+    let Verdict::Answer(written) = answer(zone, &query, asker, &mut rand::rng(), &mut bytes) else {
+        panic!("no answer")
+    };
+    Message::from_vec(&bytes[..written.length]).expect("a message")
 }
 
 impl Names {
@@ -45,10 +63,10 @@ impl Names {
             format!("{name}.default.svc.cluster.local.")
         };
         let name = Name::from_str(&name).expect("a name");
-        let answer = self.live.zone().answer(&LowerName::new(&name), type_);
+        let answer = ask(&self.live.load(), name, type_);
         let mut data: Vec<String> = answer.answers.iter().map(|r| r.data.to_string()).collect();
         data.sort();
-        (answer.code, data)
+        (answer.metadata.response_code, data)
     }
 
     async fn until(&self, name: &str, type_: RecordType, code: ResponseCode, data: &[&str]) {

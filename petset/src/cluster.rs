@@ -23,7 +23,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use store::{Options as StoreOptions, SledStore};
-use tokio::net::{TcpListener, UdpSocket, UnixListener};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -107,7 +107,7 @@ struct Listeners {
 
 /// The sockets of the DNS server.
 struct Dns {
-    host: (UdpSocket, TcpListener),
+    host: dns::Listener,
     pods: pod_dns::Bound,
     looks: dns::status::Listeners,
 }
@@ -160,7 +160,7 @@ impl Cluster {
         sockets.look_up_with(cluster.client());
         let dns = cluster.listen(listeners, tls);
         if let (Some(components), Some(dns)) = (&options.components, dns) {
-            cluster.start_components(components, &data, &pki, dns, &clock, &nodes);
+            cluster.start_components(components, &data, &pki, dns, &clock, &nodes)?;
             cluster.create_default_class().await?;
         }
         data.write_running(&cluster.running)?;
@@ -198,7 +198,7 @@ impl Cluster {
         sockets: Dns,
         clock: &Clock,
         nodes: &InProcess,
-    ) {
+    ) -> std::io::Result<()> {
         let client = self.client_of("system:kube-controller-manager", &["system:masters"]);
         let controllers = controller::Options {
             volumes_dir: data.volumes(),
@@ -219,19 +219,30 @@ impl Cluster {
             .parse::<SocketAddr>()
             .ok();
         let mut kubelet_options = kubelet_options(components, data.path(), api);
-        let pod_dns = sockets.pods.as_ref().ok().map(|(address, ..)| address.ip());
+        let pod_dns = sockets.pods.as_ref().ok().and_then(|pods| pods.address().ok());
+        let pod_dns = pod_dns.map(|address| address.ip());
         kubelet_options.cluster_dns.servers.extend(pod_dns);
-        kubelet_options.dns_server = sockets.host.0.local_addr().ok().map(reachable);
+        kubelet_options.dns_server = sockets.host.address().ok().map(reachable);
         let kubelet = Kubelet::new(client, clock.clone(), kubelet_options);
         nodes.serve(&components.node_name, kubelet::server::router(kubelet.clone()));
         let running = kubelet.run(self.stops.kubelet.clone());
         spawn(&mut self.kubelet, async { Ok(running.await?) });
 
         let client = self.client_of("system:kube-dns", &["system:masters"]);
-        let names = dns_options(components);
-        let (listeners, looks) = dns_listeners(components, sockets);
-        let running = dns::run(client, names, listeners, looks, self.stops.dns.clone());
+        // The pods' range and upstream's default one of Services.
+        let ranges = vec![components.pod_range.to_string(), "10.96.0.0/12".into()];
+        let address = sockets.host.address()?;
+        let names = dns_options(
+            &components.cluster_domain,
+            ranges,
+            address,
+            &components.dns_looks,
+            clock(),
+        );
+        let listeners = std::iter::once(sockets.host).chain(sockets.pods.ok()).collect();
+        let running = dns::run(client, names, listeners, sockets.looks, self.stops.dns.clone());
         spawn(&mut self.dns, async { Ok(running.await?) });
+        Ok(())
     }
 
     /// As every cluster for trying things out has one: the class of claims that name none.
@@ -337,32 +348,25 @@ pub fn kubelet_options(
     }
 }
 
-fn dns_options(components: &Components) -> dns::Options {
+/// What the DNS server at this address is told. The time makes its serial numbers grow over restarts.
+pub fn dns_options(
+    domain: &str,
+    ranges: Vec<String>,
+    address: SocketAddr,
+    looks: &DnsLooks,
+    now: Timestamp,
+) -> dns::Options {
     dns::Options {
-        cluster_domain: components.cluster_domain.clone(),
-        // The pods' range and upstream's default one of Services.
-        reverse_ranges: vec![components.pod_range.to_string(), "10.96.0.0/12".into()],
-        address: reachable(components.dns).ip(),
-        allow_transfer: components.dns_looks.allow_transfer.clone(),
-        log: components.dns_looks.log,
+        cluster_domain: domain.into(),
+        reverse_ranges: ranges,
+        addresses: vec![reachable(address).ip()],
+        // Serial numbers may wrap around (RFC 1982).
+        first_serial: (now.as_second() & i64::from(u32::MAX))
+            .try_into()
+            .unwrap_or_default(),
+        allow_transfer: looks.allow_transfer.clone(),
+        log: looks.log,
     }
-}
-
-/// The host's sockets and the pods', which differ in who is asked for other names.
-fn dns_listeners(components: &Components, sockets: Dns) -> (Vec<dns::Listener>, dns::status::Listeners) {
-    let listener = |(udp, tcp), upstream: &Option<Servers>| dns::Listener {
-        udp: vec![udp],
-        tcp: vec![tcp],
-        upstream: upstream.clone(),
-    };
-    let mut listeners = vec![listener(sockets.host, &components.dns_upstream)];
-    listeners.extend(
-        sockets
-            .pods
-            .ok()
-            .map(|(_, udp, tcp)| listener((udp, tcp), &components.pod_dns_upstream)),
-    );
-    (listeners, sockets.looks)
 }
 
 /// Store and certificates, side by side: both are disk work.
@@ -398,15 +402,14 @@ fn describe(
 ) -> anyhow::Result<Running> {
     let api = reachable(listeners.api.local_addr()?);
     let http = listeners.http.as_ref().map(TcpListener::local_addr).transpose()?;
-    let dns = listeners
-        .dns
-        .as_ref()
-        .map(|dns| dns.host.0.local_addr())
-        .transpose()?;
-    let pod_dns = listeners.dns.as_ref().map(|dns| match &dns.pods {
-        Ok((address, ..)) => PodDns::At(address.to_string()),
-        Err(why) => PodDns::Missing(why.clone()),
-    });
+    let (mut dns, mut pod_dns) = (None, None);
+    if let Some(sockets) = &listeners.dns {
+        dns = Some(sockets.host.address()?);
+        pod_dns = Some(match &sockets.pods {
+            Ok(listener) => PodDns::At(listener.address()?.to_string()),
+            Err(why) => PodDns::Missing(why.clone()),
+        });
+    }
     let dns_metrics = listeners.dns.as_ref().and_then(|dns| dns.looks.metrics.as_ref());
     let dns_metrics = dns_metrics.map(TcpListener::local_addr).transpose()?;
     Ok(Running {
@@ -447,8 +450,8 @@ impl Listeners {
         };
         let dns = match &options.components {
             Some(components) => Some(Dns {
-                host: bind_host_dns(components.dns).await?,
-                pods: pod_dns::bind(components.pod_dns).await?,
+                host: bind_host_dns(components.dns, components.dns_upstream.clone())?,
+                pods: pod_dns::bind(components.pod_dns, components.pod_dns_upstream.clone())?,
                 looks: dns::status::Listeners {
                     owner: Some(bind_unix(&options.data_dir.dns_socket())?),
                     metrics: components.dns_looks.bind().await?,
@@ -491,21 +494,6 @@ fn cannot_listen(address: SocketAddr, what: &str, flag: &str) -> String {
 }
 
 /// Where the host's programs ask.
-pub async fn bind_host_dns(address: SocketAddr) -> anyhow::Result<(UdpSocket, TcpListener)> {
-    bind_dns(address)
-        .await
-        .with_context(|| cannot_listen(address, "DNS", "--dns"))
-}
-
-/// The same port for UDP and TCP, also when the system picks it.
-pub async fn bind_dns(address: SocketAddr) -> anyhow::Result<(UdpSocket, TcpListener)> {
-    for _ in 0..32 {
-        let udp = UdpSocket::bind(address).await?;
-        match TcpListener::bind(udp.local_addr()?).await {
-            Ok(tcp) => return Ok((udp, tcp)),
-            Err(_) if address.port() == 0 => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    bail!("no port is free for both UDP and TCP")
+pub fn bind_host_dns(address: SocketAddr, upstream: Option<Servers>) -> anyhow::Result<dns::Listener> {
+    dns::Listener::bind(address, upstream).with_context(|| cannot_listen(address, "DNS", "--dns"))
 }

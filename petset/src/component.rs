@@ -2,7 +2,7 @@
 //! server that a kubeconfig names.
 
 use crate::args;
-use crate::cluster::{Cluster, Components, Options, bind_host_dns, bind_unix, kubelet_options};
+use crate::cluster::{Cluster, Components, Options, bind_host_dns, bind_unix, dns_options, kubelet_options};
 use crate::connect;
 use crate::data::DataDir;
 use crate::dns_looks::{DnsLooks, metrics_url};
@@ -217,26 +217,18 @@ pub async fn dns(arguments: args::Dns) -> anyhow::Result<()> {
     let stop = stop_on_signal()?;
     // The API server may come later than its DNS: until then, answers say that nothing is known yet.
     let (client, config) = connect::unchecked(&arguments.remote).await?;
-    let (udp, tcp) = bind_host_dns(arguments.names.dns).await?;
-    let address = udp.local_addr()?;
-    let looks = DnsLooks::new(&arguments.names.looks);
+    let names = arguments.names;
+    let listener = bind_host_dns(names.dns, names.dns_upstream.0)?;
+    let address = listener.address()?;
+    let looks = DnsLooks::new(&names.looks);
     let metrics = looks.bind().await?;
-    let options = dns::Options {
-        cluster_domain: arguments.names.cluster_domain.clone(),
-        reverse_ranges: arguments.ranges.reverse(),
-        address: address.ip(),
-        allow_transfer: looks.allow_transfer.clone(),
-        log: looks.log,
-    };
+    let ranges = arguments.ranges.reverse();
+    let now = jiff::Timestamp::now();
+    let options = dns_options(&names.cluster_domain, ranges, address, &looks, now);
     say(&format!("DNS at {address} for {}", config.cluster_url))?;
     if let Some(metrics) = &metrics {
         say(&format!("metrics at {}", metrics_url(metrics.local_addr()?)))?;
     }
-    let listener = dns::Listener {
-        udp: vec![udp],
-        tcp: vec![tcp],
-        upstream: arguments.names.dns_upstream.0,
-    };
     let listeners = dns::status::Listeners { owner: None, metrics };
     dns::run(client, options, vec![listener], listeners, stop).await?;
     Ok(())

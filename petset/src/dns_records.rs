@@ -78,7 +78,7 @@ async fn computed(arguments: &DnsRecords, kubeconfig: &Path) -> anyhow::Result<V
             "petset: {failure}: their own names are left out"
         )?;
     }
-    Ok(zonefile::lines(snapshot.zone.apexes(), &snapshot.zone.records()))
+    Ok(zonefile::lines(&snapshot.zone.apexes(), &snapshot.zone.records()))
 }
 
 /// A body from whoever listens on a Unix socket.

@@ -2,11 +2,10 @@
 //! where this machine lets petset have that.
 
 use crate::args;
-use crate::cluster::bind_dns;
 use anyhow::Context;
+use dns::upstream::Servers;
 use kubelet::address::Range;
 use std::net::{IpAddr, SocketAddr};
-use tokio::net::{TcpListener, UdpSocket};
 
 /// The only port that a resolver asks.
 const PORT: u16 = 53;
@@ -34,17 +33,17 @@ impl Wanted {
 }
 
 /// Its sockets, or why there are none.
-pub type Bound = Result<(SocketAddr, UdpSocket, TcpListener), String>;
+pub type Bound = Result<dns::Listener, String>;
 
 /// Listen there. Only an address that somebody asked for is worth an error.
-pub async fn bind(wanted: Wanted) -> anyhow::Result<Bound> {
+pub fn bind(wanted: Wanted, upstream: Option<Servers>) -> anyhow::Result<Bound> {
     let (address, must) = match wanted {
         Wanted::Nowhere => return Ok(Err("switched off with --pod-dns none".into())),
         Wanted::IfPossible(address) => (SocketAddr::new(address, PORT), false),
         Wanted::At(address) => (SocketAddr::new(address, PORT), true),
     };
-    match bind_dns(address).await {
-        Ok((udp, tcp)) => Ok(Ok((address, udp, tcp))),
+    match dns::Listener::bind(address, upstream) {
+        Ok(listener) => Ok(Ok(listener)),
         Err(error) if must => {
             let remedy =
                 kubelet::privilege::remedy(PORT).map_or_else(String::new, |remedy| format!(" ({remedy})"));
@@ -53,7 +52,7 @@ pub async fn bind(wanted: Wanted) -> anyhow::Result<Bound> {
             })
         }
         Err(error) => {
-            let why = format!("cannot listen on {address}: {}", error.root_cause());
+            let why = format!("cannot listen on {address}: {}", error);
             tracing::debug!(why, "pods use the host's DNS");
             Ok(Err(why))
         }
