@@ -13,13 +13,14 @@ install() { # COMMAND PACKAGE: install PACKAGE unless COMMAND is there
 install cc gcc
 install curl curl
 install dig bind9-dnsutils
+install dnsperf dnsperf
 install kdig knot-dnsutils
 install nslookup bind9-dnsutils
 install kubectl kubernetes-client
 install named-checkzone bind9-utils
 install python3 python3
 install script bsdutils
-for tool in cargo cc curl dig kdig kubectl named-checkzone nslookup python3 script; do
+for tool in cargo cc curl dig dnsperf kdig kubectl named-checkzone nslookup python3 script; do
   command -v "$tool" >/dev/null || { echo "test.sh: $tool is missing and could not be installed" >&2; exit 1; }
 done
 
