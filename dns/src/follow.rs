@@ -4,11 +4,14 @@ mod kind;
 mod trouble;
 
 use crate::Config;
+use crate::metrics::Metrics;
 use crate::table::Table;
 use crate::zone::{Live, Zone};
 use futures::stream::StreamExt;
+use k8s_openapi::jiff::Timestamp;
 use kind::Kind;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use trouble::Troubles;
 
 /// How many waiting events are taken before the names are renewed: a burst costs one renewal, and a stream of events
@@ -16,7 +19,8 @@ use trouble::Troubles;
 const BURST: usize = 1000;
 
 /// Watch until the watches end, which they do only when the client is gone.
-pub async fn follow(client: kube::Client, config: Arc<Config>, live: Arc<Live>) {
+pub async fn follow(client: kube::Client, config: Arc<Config>, live: Arc<Live>, metrics: Arc<Metrics>) {
+    let mut serial = None;
     let mut table = Table::new(config.clone());
     let mut services = Kind::new(&client, Table::service);
     let mut slices = Kind::new(&client, Table::slice);
@@ -31,6 +35,7 @@ pub async fn follow(client: kube::Client, config: Arc<Config>, live: Arc<Live>) 
             Some(event) = namespaces.events.next() => namespaces.take(event, &mut table),
             else => return,
         }
+        let began = Instant::now();
         for _ in 0..BURST {
             let more = services.take_waiting(&mut table)
                 | slices.take_waiting(&mut table)
@@ -50,6 +55,18 @@ pub async fn follow(client: kube::Client, config: Arc<Config>, live: Arc<Live>) 
         // only their own names are missing, for good: that is no reason to be unsure about all others.
         let complete =
             services.is_listed() && slices.is_listed() && pods.is_settled() && namespaces.is_settled();
-        live.replace(Zone::new(&config, table.commit(), complete));
+        let names = table.commit();
+        let records = names.records() + config.apexes().count();
+        let (len, newest) = (names.len(), names.serial);
+        live.replace(Zone::new(&config, names, complete));
+        if serial.replace(newest) != Some(newest) {
+            metrics.published(len, records, newest, began.elapsed());
+        }
+        let now = Timestamp::now();
+        for changed in slices.changed.drain(..) {
+            // A clock that was set back in between measures nothing.
+            let delay = Duration::try_from(now.duration_since(changed)).unwrap_or_default();
+            metrics.programmed(delay);
+        }
     }
 }

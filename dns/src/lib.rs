@@ -74,11 +74,11 @@ pub async fn run(
         log: options.log,
         transfers: options.allow_transfer,
     });
-    let looking = status::serve(looks, live.clone(), metrics);
+    let looking = status::serve(looks, live.clone(), metrics.clone());
     let mut server = Server::start(&shared, listeners)?;
     tokio::select! {
         () = shutdown.cancelled() => server.stop().await,
-        () = follow::follow(client, config, live) => return Err(Error::Watches),
+        () = follow::follow(client, config, live, metrics) => return Err(Error::Watches),
         ended = looking => return Err(ended.err().unwrap_or_else(|| io::Error::other("they were closed")).into()),
         error = server.threads.failed() => return Err(error.into()),
     }

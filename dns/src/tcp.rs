@@ -145,8 +145,14 @@ impl Connection {
             let query = self.taken + 2..self.taken + 2 + length;
             self.taken = query.end;
             asked = true;
-            if let Some(messages) = self.answer(query) {
-                for message in messages {
+            let began = Instant::now();
+            if let Some(messages) = self.answer(query.clone()) {
+                for (n, message) in messages.enumerate() {
+                    if n == 0 {
+                        let way = (Protocol::Tcp, self.client);
+                        let query = &self.input[query.clone()];
+                        self.shared.tell(way, query, &message, began.elapsed());
+                    }
                     push(&mut self.output, &message);
                     if self.output.len() >= ENOUGH {
                         self.send(stream).await?;

@@ -5,7 +5,7 @@ use crate::metrics::Protocol;
 use crate::zone::Zone;
 use crate::zonefile::zone_of;
 use hickory_proto::op::{Edns, Message, OpCode, ResponseCode};
-use hickory_proto::rr::{LowerName, RData, Record, RecordType};
+use hickory_proto::rr::{LowerName, Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::BinEncodable;
 use ipnet::IpNet;
 use std::fmt;
@@ -62,7 +62,10 @@ impl FromIterator<Range> for Allowed {
 pub fn messages(zone: &Zone, query: &[u8], protocol: Protocol) -> Messages {
     match Question::read(query) {
         Err(refusal) => Messages::only(*refusal),
-        Ok(question) => question.answer(&zone.apexes(), protocol, || zone.records()),
+        Ok(question) => {
+            let soa = |apex: &LowerName| zone.soa_record(&(&Name::from(apex.clone())).into());
+            question.answer(&zone.apexes(), protocol, soa, || zone.records())
+        }
     }
 }
 
@@ -120,6 +123,7 @@ impl Question {
         self,
         apexes: &[LowerName],
         protocol: Protocol,
+        soa: impl FnOnce(&LowerName) -> Record,
         records: impl FnOnce() -> Vec<Record>,
     ) -> Messages {
         let code = match (self.type_, protocol) {
@@ -133,17 +137,7 @@ impl Question {
         if !apexes.contains(&self.apex) {
             return Messages::only(coded(self.head, ResponseCode::NotAuth));
         }
-        let mut records = records();
-        records.retain(|record| {
-            zone_of(apexes, &LowerName::new(&record.name)).is_some_and(|zone| *zone == self.apex)
-        });
-        let Some(first) = records
-            .iter()
-            .position(|record| record.record_type() == RecordType::SOA)
-        else {
-            return Messages::only(coded(self.head, ResponseCode::ServFail));
-        };
-        let soa = records.remove(first);
+        let soa = soa(&self.apex);
         let mut head = self.head;
         head.metadata.authoritative = true;
         if self.type_ == RecordType::IXFR && (protocol == Protocol::Udp || is_current(self.serial, &soa)) {
@@ -151,6 +145,12 @@ impl Question {
             head.add_answer(soa);
             return Messages::only(head);
         }
+        let is_inner = |record: &Record| {
+            let zone = zone_of(apexes, &LowerName::new(&record.name));
+            record.record_type() != RecordType::SOA && zone.is_some_and(|zone| *zone == self.apex)
+        };
+        let mut records = records();
+        records.retain(is_inner);
         records.insert(0, soa.clone());
         records.push(soa);
         Messages {
@@ -238,7 +238,6 @@ impl Messages {
 mod tests {
     use super::*;
     use hickory_proto::op::{MessageType, Query};
-    use hickory_proto::rr::Name;
     use hickory_proto::rr::rdata::{A, NS, SOA};
 
     const SERIAL: u32 = 7;
@@ -299,7 +298,10 @@ mod tests {
     fn answered(query: &[u8], protocol: Protocol, hosts: u16) -> Vec<Message> {
         let messages = match Question::read(query) {
             Err(refusal) => Messages::only(*refusal),
-            Ok(question) => question.answer(&apexes(), protocol, || records(hosts)),
+            Ok(question) => {
+                let soa = |apex: &LowerName| soa(&apex.to_string(), SERIAL);
+                question.answer(&apexes(), protocol, soa, || records(hosts))
+            }
         };
         let read = |bytes: Vec<u8>| {
             assert!(bytes.len() <= ENOUGH + 512, "{} bytes", bytes.len());

@@ -156,6 +156,7 @@ impl Answering {
                         if let Some(message) = messages.next().filter(|m| m.len() <= datagram.answer.len()) {
                             datagram.answer[..message.len()].copy_from_slice(&message);
                             *datagram.written = message.len();
+                            self.shared.tell(way, datagram.query, &message, began.elapsed());
                         }
                     }
                 }

@@ -48,7 +48,12 @@ impl Names {
         let config = Arc::new(Config::new(&options).expect("options"));
         let live = Arc::new(Live::new(&config));
         let mut following = JoinSet::new();
-        following.spawn(dns::follow::follow(cluster.client(), config, live.clone()));
+        following.spawn(dns::follow::follow(
+            cluster.client(),
+            config,
+            live.clone(),
+            dns::metrics::Metrics::new(),
+        ));
         Self {
             live,
             _following: following,

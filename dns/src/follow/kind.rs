@@ -4,11 +4,12 @@ use super::trouble::Trouble;
 use crate::table::{Key, Table};
 use futures::FutureExt;
 use futures::stream::{BoxStream, StreamExt};
+use k8s_openapi::jiff::Timestamp;
 use kube::runtime::utils::{Backoff, ResetTimerBackoff};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -21,7 +22,11 @@ const LAST_RETRY: Duration = Duration::from_secs(2);
 pub(super) struct Kind<K> {
     pub events: BoxStream<'static, watcher::Result<watcher::Event<K>>>,
     put: fn(&mut Table, &Key, Option<&K>),
-    known: HashSet<Key>,
+    /// Each with the time of the change that made it so, as far as it tells.
+    known: HashMap<Key, Option<Timestamp>>,
+    /// The times of changes that have been taken, for whoever measures how late they are. What a list tells is older than
+    /// the watch, which says nothing about how fast that is.
+    pub changed: Vec<Timestamp>,
     /// Objects of a list that is still coming in. They are put when it is whole: what was known before and what has come of
     /// the list so far would together be a state that never was.
     listing: Vec<K>,
@@ -50,7 +55,8 @@ where
         Self {
             events,
             put,
-            known: HashSet::new(),
+            known: HashMap::new(),
+            changed: Vec::new(),
             listing: Vec::new(),
             listed: false,
             trouble: None,
@@ -94,7 +100,10 @@ where
             Ok(watcher::Event::Apply(object)) => {
                 let key = key(&object);
                 (self.put)(table, &key, Some(&object));
-                self.known.insert(key);
+                let changed = changed_at(&object);
+                let before = self.known.insert(key, changed);
+                // Told again because of something else, it is an old change.
+                self.changed.extend(changed.filter(|_| before != Some(changed)));
             }
             Ok(watcher::Event::Delete(object)) => {
                 let key = key(&object);
@@ -112,9 +121,9 @@ where
                     let key = key(&object);
                     gone.remove(&key);
                     (self.put)(table, &key, Some(&object));
-                    self.known.insert(key);
+                    self.known.insert(key, changed_at(&object));
                 }
-                for key in gone {
+                for key in gone.into_keys() {
                     (self.put)(table, &key, None);
                 }
                 self.listed = true;
@@ -122,6 +131,14 @@ where
         }
         self.trouble = None;
     }
+}
+
+/// The time of the change that an EndpointSlice comes from; what else there is tells none.
+fn changed_at(object: &impl ResourceExt) -> Option<Timestamp> {
+    let text = object
+        .annotations()
+        .get("endpoints.kubernetes.io/last-change-trigger-time")?;
+    text.parse().ok()
 }
 
 fn key(object: &impl ResourceExt) -> Key {
