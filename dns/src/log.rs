@@ -133,13 +133,20 @@ fn after_name(message: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
+/// The type that the first question asks for.
+pub(crate) fn type_asked(query: &[u8]) -> Option<u16> {
+    u16_at(query, after_name(query, 12)?)
+}
+
 /// The response code, with the upper bits that an OPT record carries.
-fn code(answer: &[u8]) -> String {
-    let Some(flags) = u16_at(answer, 2) else {
-        return "-".into();
-    };
+pub(crate) fn code_answered(answer: &[u8]) -> Option<u16> {
+    let low = u16_at(answer, 2)? & 15;
     let high = opt(answer).map_or(0, |opt| opt.ttl >> 24 & 0xFF);
-    code_name(u16::try_from(high << 4).unwrap_or_default() | flags & 15)
+    Some(u16::try_from(high << 4).unwrap_or_default() | low)
+}
+
+fn code(answer: &[u8]) -> String {
+    code_answered(answer).map_or_else(|| "-".into(), code_name)
 }
 
 /// `qr,aa,rd`

@@ -4,7 +4,7 @@
 //! Each thread that answers has a [`Worker`] of its own, so that counting costs no lock, no allocation and no cache line
 //! that another thread writes; they are added up when somebody looks.
 
-use crate::presentation;
+use crate::{log, presentation};
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -107,6 +107,13 @@ impl Worker {
     /// A question of this type was answered with this code, the upper bits of EDNS included.
     pub fn answered(&self, protocol: Protocol, type_: u16, code: u16) {
         self.answered[protocol as usize][type_slot(type_)][code_slot(code)].fetch_add(1, Relaxed);
+    }
+
+    /// A question was answered with these bytes, which somebody else wrote.
+    pub fn answered_with(&self, protocol: Protocol, query: &[u8], answer: &[u8]) {
+        if let (Some(type_), Some(code)) = (log::type_asked(query), log::code_answered(answer)) {
+            self.answered(protocol, type_, code);
+        }
     }
 
     /// So many answers took so long each: one reading of the clock can do for a batch.
@@ -383,6 +390,9 @@ mod tests {
         one.dropped();
         other.forwarded();
         other.forwarded();
+        let query = [&[0; 4][..], &[0, 1, 0, 0, 0, 0, 0, 0, 1, b'a', 0, 0, 33, 0, 1]].concat();
+        other.answered_with(Protocol::Udp, &query, &[0, 0, 0x80, 5, 0, 0, 0, 0, 0, 0, 0, 0]);
+        other.answered_with(Protocol::Udp, &query[..14], &[0; 12]);
         shows(
             &metrics.print(),
             &[
@@ -390,6 +400,7 @@ mod tests {
                 "petset_dns_responses_total{proto=\"udp\",rcode=\"NOERROR\",type=\"A\"} 4",
                 "petset_dns_responses_total{proto=\"tcp\",rcode=\"NXDOMAIN\",type=\"AAAA\"} 1",
                 "petset_dns_responses_total{proto=\"tcp\",rcode=\"BADVERS\",type=\"SOA\"} 1",
+                "petset_dns_responses_total{proto=\"udp\",rcode=\"REFUSED\",type=\"SRV\"} 1",
                 "petset_dns_dropped_total 1",
                 "petset_dns_forwarded_total 2",
             ],

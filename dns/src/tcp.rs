@@ -189,8 +189,8 @@ impl Connection {
                 self.shared.tell(way, query, answer, took);
             }
             Reply::Later(later) => self.later.extend(self.forwarder.clone().map(|f| {
-                let shared = self.shared.clone();
-                complete(f, shared, later, way)
+                let (shared, worker) = (self.shared.clone(), self.worker.clone());
+                complete(f, shared, worker, later, way)
             })),
             Reply::Messages(messages) => return Some(messages),
         }
@@ -208,12 +208,14 @@ impl Connection {
 fn complete(
     forwarder: Forwarder,
     shared: Arc<Shared>,
+    worker: Arc<Worker>,
     later: Later,
     way: (Protocol, SocketAddr),
 ) -> BoxFuture<'static, Vec<u8>> {
     Box::pin(async move {
         let began = Instant::now();
         let answer = forwarder.complete(&later).await;
+        worker.answered_with(way.0, later.query(), &answer);
         shared.tell(way, later.query(), &answer, began.elapsed());
         answer
     })

@@ -2,7 +2,7 @@
 
 use crate::answer::UDP_LIMIT;
 use crate::batch::{self, Batch, Client};
-use crate::metrics::Protocol;
+use crate::metrics::{Protocol, Worker};
 use crate::server::{Forwarder, Later, Reply, Shared};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -150,7 +150,7 @@ impl Answering {
                         let answer = &datagram.answer[..length];
                         self.shared.tell(way, datagram.query, answer, began.elapsed());
                     }
-                    Reply::Later(later) => self.later(later, *datagram.client, client),
+                    Reply::Later(later) => self.later(later, *datagram.client, client, worker.clone()),
                     Reply::Messages(mut messages) => {
                         // Over UDP there is one at most: that the zone is as the client has it.
                         if let Some(message) = messages.next().filter(|m| m.len() <= datagram.answer.len()) {
@@ -170,7 +170,7 @@ impl Answering {
     }
 
     /// Ask somebody else, and send the answer then.
-    fn later(&self, later: Later, to: Client, client: SocketAddr) {
+    fn later(&self, later: Later, to: Client, client: SocketAddr, worker: Arc<Worker>) {
         let Some(forwarder) = self.forwarder.clone() else {
             return;
         };
@@ -181,6 +181,7 @@ impl Answering {
             if ending.load(Relaxed) {
                 return;
             }
+            worker.answered_with(Protocol::Udp, later.query(), &answer);
             shared.tell((Protocol::Udp, client), later.query(), &answer, began.elapsed());
             if let Err(error) = batch::send(&socket, &to, &answer) {
                 tracing::debug!(%error, %client, "a DNS answer was not sent");

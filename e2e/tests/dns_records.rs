@@ -107,7 +107,7 @@ fn a_name_is_looked_up_as_a_pod_would_and_an_address_by_its_reverse_name() {
     });
     assert_eq!(
         data(&cluster, "db-0.db.default.svc.cluster.local."),
-        [address.clone()]
+        [address.as_str()]
     );
     assert_eq!(data(&cluster, &address), ["db-0.db.default.svc.cluster.local."]);
     let table = records(&cluster, &["DB-0.db"]).ok();
