@@ -5,6 +5,7 @@ use crate::args;
 use anyhow::Context;
 use dns::upstream::Servers;
 use kubelet::address::Range;
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 
 /// The only port that a resolver asks.
@@ -45,17 +46,29 @@ pub fn bind(wanted: Wanted, upstream: Option<Servers>) -> anyhow::Result<Bound> 
     match dns::Listener::bind(address, upstream) {
         Ok(listener) => Ok(Ok(listener)),
         Err(error) if must => {
-            let remedy =
-                kubelet::privilege::remedy(PORT).map_or_else(String::new, |remedy| format!(" ({remedy})"));
+            let remedy = remedy(error.kind());
             Err(error).with_context(|| {
                 format!("cannot listen on {address} for the pods' DNS, as --pod-dns says{remedy}")
             })
         }
         Err(error) => {
-            let why = format!("cannot listen on {address}: {}", error);
+            let why = format!("cannot listen on {address}: {error}{}", remedy(error.kind()));
             tracing::debug!(why, "pods use the host's DNS");
             Ok(Err(why))
         }
+    }
+}
+
+/// What helps against an error, in parentheses.
+fn remedy(error: ErrorKind) -> &'static str {
+    match error {
+        ErrorKind::PermissionDenied => {
+            " (run petset as root, or: sudo sysctl -w net.ipv4.ip_unprivileged_port_start=53)"
+        }
+        ErrorKind::AddrInUse => {
+            " (another petset or DNS server has it: choose another address with --pod-dns)"
+        }
+        _ => "",
     }
 }
 
