@@ -26,7 +26,7 @@ const CHURN: Duration = Duration::from_secs(10);
 /// The pause between writes of both slices: 66 endpoints each time.
 const TICK: Duration = Duration::from_millis(60);
 
-/// The pause of a checking client after each answer, so that they leave the writer the time to write.
+/// The pause of a checking client after each answer, so that it leaves the writer the time to write.
 const BREATH: Duration = Duration::from_micros(500);
 
 /// Fewer generations than these are no churn, and fewer answers than these no proof.
