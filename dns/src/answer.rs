@@ -132,14 +132,16 @@ pub fn answer(zone: &Zone, query: &[u8], asker: Asker, random: &mut impl Rng, ou
         }
         return response.end(code::REFUSED);
     }
+    // Others are asked only for who wants that.
+    let forwards = asker.forwards && header.recursion_desired;
     match look_up(zone, question, &mut response, random) {
         End::Here(code) => response.end(code),
-        End::Outside(None) if asker.forwards => Verdict::Forward,
+        End::Outside(None) if forwards => Verdict::Forward,
         End::Outside(None) => response.end(code::REFUSED),
         End::Outside(Some(target)) => {
             let verdict = response.end(code::NO_ERROR);
             match verdict {
-                Verdict::Answer(written) if asker.forwards => Verdict::Chase {
+                Verdict::Answer(written) if forwards => Verdict::Chase {
                     written,
                     target,
                     type_: question.type_,
