@@ -8,7 +8,7 @@ use crate::machine::{self, Cores, processor_time, spawn_on};
 use crate::servers::Server;
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 /// Clients, and open questions of all of them together.
@@ -76,7 +76,7 @@ impl Dnsperf {
     fn run(&self, server: &Server, questions: &Path, more: &[&str]) -> anyhow::Result<String> {
         let (host, port) = (server.address.ip().to_string(), server.address.port().to_string());
         let seconds = self.seconds.to_string();
-        let mut command = Command::new(&self.program);
+        let mut command = machine::command(&self.program);
         command
             .args([
                 "-s", &host, "-p", &port, "-c", CLIENTS, "-T", "1", "-q", OPEN, "-l", &seconds, "-d",

@@ -202,9 +202,11 @@ fn rounds(plan: &Plan, dnsperf: &Dnsperf, asked: &[(&Server, &Path)]) -> anyhow:
 }
 
 fn title(plan: &Plan, cores: Cores, cluster: Cluster, shape: Shape) -> String {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or_default();
     format!(
-        "{} of {} endpoints: medians of {} rounds of {} s at full load, latencies at up to {RATE} queries/s; server on \
-         core {}, dnsperf on core {}",
+        "{}, {} endpoints: medians of {} rounds of {} s at full load, latencies at up to {RATE} queries/s\n\
+         server on core {}, dnsperf on core {}; load average {load}, about 2 when nobody else works on this machine",
         shape.name(),
         cluster.endpoints,
         plan.rounds,

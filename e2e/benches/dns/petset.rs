@@ -1,7 +1,7 @@
 //! petset's own server: `petset dns` for a `petset apiserver` that holds the objects. Two processes, so that what is
 //! measured does DNS and nothing else; the API server idles on the other core.
 
-use crate::machine::{Cores, spawn_on};
+use crate::machine::{self, Cores, spawn_on};
 use crate::names::{Cluster, RANGE};
 use crate::servers::Server;
 use anyhow::{Context, bail};
@@ -92,7 +92,7 @@ impl Drop for ApiServer {
 }
 
 fn petset(binary: &Path, data: &Path) -> Command {
-    let mut command = Command::new(binary);
+    let mut command = machine::command(binary);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("PETSET_") {
             command.env_remove(name);

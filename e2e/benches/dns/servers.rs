@@ -96,7 +96,7 @@ impl<'a> Others<'a> {
         }
         let file = self.directory.join("nsd.conf");
         std::fs::write(&file, text)?;
-        let mut command = Command::new(machine::program("nsd", "nsd")?);
+        let mut command = machine::command(&machine::program("nsd", "nsd")?);
         command.arg("-d").arg("-c").arg(file);
         self.start("nsd", &mut command, port)
     }
@@ -114,14 +114,14 @@ impl<'a> Others<'a> {
         }
         let file = self.directory.join("knot.conf");
         std::fs::write(&file, text)?;
-        let mut command = Command::new(machine::program("knotd", "knot")?);
+        let mut command = machine::command(&machine::program("knotd", "knot")?);
         command.arg("-c").arg(file);
         self.start("knotd", &mut command, port)
     }
 
     /// hickory-server with its own zone, in a child of this bench.
     pub fn hickory(&self) -> anyhow::Result<Server> {
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = machine::command(&std::env::current_exe()?);
         command
             .arg(stock::ARGUMENT)
             .stdin(Stdio::null())
