@@ -7,7 +7,9 @@ mod running;
 
 use dns::tcp::{CONNECTIONS, IDLE};
 use dns::upstream::Servers;
-use hickory_proto::op::{Message, ResponseCode};
+use futures::FutureExt;
+use hickory_proto::op::{Message, MessageType, ResponseCode};
+use hickory_proto::rr::{RData, Record, rdata};
 use running::{A, DEADLINE, RD, Running, WEB_0, framed, header, parse, query, question, receive};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -96,7 +98,7 @@ async fn what_somebody_else_has_to_say_does_not_hold_up_what_is_known() {
         .expect("in time")
         .expect("a query");
     let mut reply = Message::from_vec(&bytes[..length]).expect("a query");
-    reply.metadata.message_type = hickory_proto::op::MessageType::Response;
+    reply.metadata.message_type = MessageType::Response;
     reply.metadata.response_code = ResponseCode::NXDomain;
     elsewhere
         .send_to(&reply.to_vec().expect("a message"), from)
@@ -113,6 +115,47 @@ async fn what_somebody_else_has_to_say_does_not_hold_up_what_is_known() {
     assert_eq!(
         server.ask(&alone).await.metadata.response_code,
         ResponseCode::Refused
+    );
+}
+
+#[tokio::test]
+async fn an_alias_for_a_name_elsewhere_is_followed_there() {
+    let elsewhere = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+    let servers = Servers::Addresses(vec![elsewhere.local_addr().expect("an address")]);
+    let server = Running::forwarding(fixture::table(), Some(servers)).await;
+    let replying = async {
+        let mut bytes = vec![0; 4096];
+        let (length, from) = elsewhere.recv_from(&mut bytes).await.expect("loopback");
+        let mut reply = Message::from_vec(&bytes[..length]).expect("a query");
+        let name = reply.queries[0].name().clone();
+        assert_eq!(name.to_string().to_lowercase(), "www.example.com.");
+        reply.metadata.message_type = MessageType::Response;
+        reply.add_answer(Record::from_rdata(
+            name,
+            60,
+            RData::A(rdata::A([192, 0, 2, 80].into())),
+        ));
+        let reply = reply.to_vec().expect("a message");
+        elsewhere.send_to(&reply, from).await.expect("loopback");
+    };
+    let packet = query("ext.default.svc.cluster.local", A);
+    let ((), answer) = tokio::join!(
+        timeout(DEADLINE, replying).map(|ended| ended.expect("in time")),
+        server.ask(&packet)
+    );
+    let lines: Vec<String> = answer
+        .answers
+        .iter()
+        .map(|r| r.to_string().to_lowercase())
+        .collect();
+    assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
+    assert!(answer.metadata.recursion_available);
+    assert_eq!(
+        lines,
+        [
+            "ext.default.svc.cluster.local. 5 in cname www.example.com.",
+            "www.example.com. 60 in a 192.0.2.80"
+        ]
     );
 }
 

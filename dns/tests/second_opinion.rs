@@ -105,18 +105,34 @@ async fn hickorys_own_zone_says_the_same_of_the_same_records() {
             name = name.base_name();
         }
     }
-    let mut count = 0;
+    let (mut count, mut differences) = (0, Vec::new());
     for name in names {
+        // hickory-server does not look at what becomes of an alias (RFC 6604).
+        let records = zone.records_at(&OurName::from(&name));
+        let is_alias = records
+            .iter()
+            .any(|record| record.record_type() == RecordType::CNAME);
         for type_ in TYPES {
+            if is_alias && type_ != RecordType::CNAME {
+                continue;
+            }
             let mut query = Message::new(7, MessageType::Query, OpCode::Query);
             query.add_query(Query::query(name.clone(), type_));
             let query = query.to_vec().expect("it can be written");
             let ours = compared(&ask_ours(&zone, &query));
             let other = compared(&ask_other(&mut stream, &query).await);
-            assert_eq!(ours, other, "{name} {type_}");
+            if ours != other {
+                differences.push(format!("{name} {type_}: we say {ours:?}, hickory says {other:?}"));
+            }
             count += 1;
         }
     }
     println!("{count} questions");
+    assert!(
+        differences.is_empty(),
+        "{} differences:\n{}",
+        differences.len(),
+        differences.join("\n")
+    );
     assert!(count > 3000, "{count} questions");
 }
