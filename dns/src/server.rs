@@ -5,7 +5,7 @@ use crate::answer::{Asker, Verdict, Written, answer, code, limit};
 use crate::log;
 use crate::metrics::{Metrics, Protocol, Worker};
 use crate::name::Name;
-use crate::transfer::{self, Allowed};
+use crate::transfer::Allowed;
 use crate::upstream::Upstream;
 use crate::zone::{Live, Zone};
 use hickory_proto::op::Message;
@@ -35,8 +35,8 @@ pub enum Reply {
     Now(usize),
     /// Ask somebody else.
     Later(Later),
-    /// Send these messages, the whole zone.
-    Messages(Box<transfer::Messages>),
+    /// Send the messages of [`crate::transfer::messages`]. Making them may be a second's work in a large cluster.
+    Transfer,
 }
 
 /// An answer that takes a while.
@@ -103,7 +103,7 @@ impl Shared {
             })),
             Verdict::Transfer { type_ } => {
                 worker.answered(protocol, type_, code::NO_ERROR);
-                Reply::Messages(Box::new(transfer::messages(zone, query, protocol)))
+                Reply::Transfer
             }
         }
     }

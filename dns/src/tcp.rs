@@ -4,12 +4,14 @@ use crate::answer::TCP_LIMIT;
 use crate::metrics::{Protocol, Worker};
 use crate::query::HEADER;
 use crate::server::{Forwarder, Later, Reply, Shared};
+use crate::transfer;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -145,19 +147,8 @@ impl Connection {
             let query = self.taken + 2..self.taken + 2 + length;
             self.taken = query.end;
             asked = true;
-            let began = Instant::now();
-            if let Some(messages) = self.answer(query.clone()) {
-                for (n, message) in messages.enumerate() {
-                    if n == 0 {
-                        let way = (Protocol::Tcp, self.client);
-                        let query = &self.input[query.clone()];
-                        self.shared.tell(way, query, &message, began.elapsed());
-                    }
-                    push(&mut self.output, &message);
-                    if self.output.len() >= ENOUGH {
-                        self.send(stream).await?;
-                    }
-                }
+            if self.answer(query.clone()) {
+                self.transfer(query, stream).await?;
             }
         }
         self.input.drain(..self.taken);
@@ -165,8 +156,8 @@ impl Connection {
         Ok(Ok(asked))
     }
 
-    /// Answer a query, now or later; the messages of a transfer are the caller's to send.
-    fn answer(&mut self, query: std::ops::Range<usize>) -> Option<Box<crate::transfer::Messages>> {
+    /// Answer a query, now or later; whether it is for a transfer, which is the caller's to do.
+    fn answer(&mut self, query: Range<usize>) -> bool {
         let began = Instant::now();
         let way = (Protocol::Tcp, self.client);
         let query = &self.input[query];
@@ -192,9 +183,29 @@ impl Connection {
                 let (shared, worker) = (self.shared.clone(), self.worker.clone());
                 complete(f, shared, worker, later, way)
             })),
-            Reply::Messages(messages) => return Some(messages),
+            Reply::Transfer => return true,
         }
-        None
+        false
+    }
+
+    /// Send a whole zone.
+    async fn transfer(&mut self, query: Range<usize>, stream: &mut TcpStream) -> io::Result<()> {
+        let began = Instant::now();
+        let (zone, query) = (self.shared.live.zone(), self.input[query].to_vec());
+        // Putting a large cluster's records in order would hold up others here.
+        let making = move || (transfer::messages(&zone, &query, Protocol::Tcp), query);
+        let (messages, query) = tokio::task::spawn_blocking(making).await?;
+        for (n, message) in messages.enumerate() {
+            if n == 0 {
+                let way = (Protocol::Tcp, self.client);
+                self.shared.tell(way, &query, &message, began.elapsed());
+            }
+            push(&mut self.output, &message);
+            if self.output.len() >= ENOUGH {
+                self.send(stream).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Send what is to be sent. A client that does not read it is left.

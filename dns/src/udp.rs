@@ -4,6 +4,7 @@ use crate::answer::UDP_LIMIT;
 use crate::batch::{self, Batch, Client};
 use crate::metrics::{Protocol, Worker};
 use crate::server::{Forwarder, Later, Reply, Shared};
+use crate::transfer;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use std::io;
@@ -151,8 +152,9 @@ impl Answering {
                         self.shared.tell(way, datagram.query, answer, began.elapsed());
                     }
                     Reply::Later(later) => self.later(later, *datagram.client, client, worker.clone()),
-                    Reply::Messages(mut messages) => {
-                        // Over UDP there is one at most: that the zone is as the client has it.
+                    Reply::Transfer => {
+                        // Over UDP there is one message, the SOA: it says whether there is something newer.
+                        let mut messages = transfer::messages(&zone, datagram.query, Protocol::Udp);
                         if let Some(message) = messages.next().filter(|m| m.len() <= datagram.answer.len()) {
                             datagram.answer[..message.len()].copy_from_slice(&message);
                             *datagram.written = message.len();
