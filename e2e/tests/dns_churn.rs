@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long endpoints change.
+/// How long endpoints change; longer where the machine is too busy for enough generations.
 const CHURN: Duration = Duration::from_secs(10);
 
 /// The pause between writes of both slices: 66 endpoints each time.
@@ -275,7 +275,11 @@ async fn churn(client: kube::Client, newest: &AtomicU16) -> u16 {
     let slices: Api<EndpointSlice> = Api::default_namespaced(client);
     let began = Instant::now();
     let mut tick = tokio::time::interval(TICK);
-    while began.elapsed() < CHURN {
+    while began.elapsed() < CHURN || newest.load(Ordering::SeqCst) < LEAST_GENERATIONS {
+        assert!(
+            began.elapsed() < PATIENCE,
+            "{newest:?} generations are all that could be written"
+        );
         tick.tick().await;
         let generation = newest.fetch_add(1, Ordering::SeqCst) + 1;
         let write = async |service: Service| {
@@ -330,7 +334,6 @@ async fn under_churn_every_answer_is_one_of_the_states_that_were_true() {
         changes as f64 / took.as_secs_f64()
     );
     println!("{said}");
-    assert!(generations >= LEAST_GENERATIONS, "{generations} generations");
     assert!(checked >= LEAST_ANSWERS, "{checked} answers");
     // Its names always exist, so there is one code.
     let codes = said.lines().find(|line| line.contains("Response codes"));
