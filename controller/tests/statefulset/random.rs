@@ -297,14 +297,12 @@ impl Episode {
         if self.settings.template == BAD_TEMPLATE {
             self.settings.template = 0;
         }
-        // Where a bad revision stays current its pods come back, whoever deletes them.
+        // Where a bad revision stays current its pods come back, whoever deletes them. A set unblocks itself by rolling
+        // out, which does not reach the bad pods below a partition.
         let bad = BAD_TEMPLATE.to_string();
-        let is_bad_kept = self
-            .api
-            .revisions
-            .values()
-            .any(|it| template_of(it) == Some(&bad));
-        if is_bad_kept {
+        let mut revisions = self.api.revisions.values();
+        let is_bad_kept = revisions.any(|it| template_of(it) == Some(&bad));
+        if is_bad_kept || self.settings.unblocks && self.api.pods.values().any(|pod| is_bad(pod)) {
             self.settings.strategy = Strategy::Rolling {
                 partition: 0,
                 max_unavailable: Value::Null,
