@@ -1,9 +1,11 @@
 //! An answer, put together from the bytes that are kept: a pure function of one version of the names and the bytes of a
 //! query, without allocation. Sections 3 to 6 of the reference on DNS are the table that this follows.
 
+pub use crate::message::code;
+use crate::message::{HEADER, OPT, OPT_LENGTH, UDP_SIZE};
 use crate::name::Name;
 use crate::names::Node;
-use crate::query::{self, Edns, HEADER, Header, Message, Question, Read};
+use crate::query::{self, Edns, Header, Message, Question, Read};
 use crate::records::{TTL, types};
 use crate::set::{HEAD, QUESTION, Set};
 use crate::zone::Zone;
@@ -11,14 +13,12 @@ use rand::Rng;
 use smallvec::SmallVec;
 use std::sync::Arc;
 
-/// The largest UDP answer, whatever the client would take: it passes every network unfragmented.
-pub const UDP_LIMIT: usize = 1232;
+/// The largest UDP answer.
+pub const UDP_LIMIT: usize = UDP_SIZE as usize;
 /// The largest UDP answer for a client that does not say.
 pub const UDP_PLAIN: usize = 512;
 /// The largest message over TCP.
 pub const TCP_LIMIT: usize = 65_535;
-/// An OPT record without options.
-const OPT: usize = 11;
 /// Up to here a pointer can point.
 const LAST_POINTED: usize = 0x3FFF;
 /// A chain of aliases is followed so far.
@@ -29,24 +29,6 @@ const IXFR: u16 = 251;
 const AXFR: u16 = 252;
 const ANY: u16 = 255;
 const IN: u16 = 1;
-
-/// Response codes (RFC 1035, 4.1.1; RFC 6891, 9).
-pub mod code {
-    /// There is an answer, or the name exists.
-    pub const NO_ERROR: u16 = 0;
-    /// The message cannot be read.
-    pub const FORM_ERR: u16 = 1;
-    /// The server cannot say.
-    pub const SERV_FAIL: u16 = 2;
-    /// The name does not exist.
-    pub const NX_DOMAIN: u16 = 3;
-    /// The operation is not served.
-    pub const NOT_IMP: u16 = 4;
-    /// The question is not answered here.
-    pub const REFUSED: u16 = 5;
-    /// The version of EDNS is not served.
-    pub const BAD_VERS: u16 = 16;
-}
 
 /// Who asks, and what is granted.
 #[derive(Clone, Copy, Debug)]
@@ -346,7 +328,7 @@ impl<'a> Response<'a> {
         asker: Asker,
     ) -> Self {
         // The place of the OPT record is kept free.
-        let limit = most(edns, asker.tcp).min(out.len()) - edns.map_or(0, |_| OPT);
+        let limit = most(edns, asker.tcp).min(out.len()) - edns.map_or(0, |_| OPT_LENGTH);
         let mut out = Out {
             bytes: out,
             len: HEADER,
@@ -498,11 +480,13 @@ impl<'a> Response<'a> {
         let [high, low] = code.to_be_bytes();
         self.out.bytes[3] = flag(self.recursion_available, 7) | low & 15;
         if let Some(edns) = self.edns {
-            let size = u16::try_from(UDP_LIMIT).expect("16 bits").to_be_bytes();
+            let [type_, size] = [OPT, UDP_SIZE].map(u16::to_be_bytes);
             let extended = high << 4 | low >> 4;
             let dnssec_ok = flag(edns.dnssec_ok, 7);
-            self.out.limit += OPT;
-            let opt = [0, 0, 41, size[0], size[1], extended, 0, dnssec_ok, 0, 0, 0];
+            self.out.limit += OPT_LENGTH;
+            let opt = [
+                0, type_[0], type_[1], size[0], size[1], extended, 0, dnssec_ok, 0, 0, 0,
+            ];
             let fits = self.out.put(&opt);
             debug_assert!(fits, "its place was kept free");
             self.additionals += 1;

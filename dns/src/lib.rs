@@ -12,6 +12,7 @@ pub mod config;
 pub mod follow;
 pub mod listener;
 pub mod log;
+pub mod message;
 pub mod metrics;
 pub mod name;
 pub mod names;

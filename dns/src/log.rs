@@ -2,16 +2,17 @@
 //!
 //! It reads messages by itself and takes whatever comes: what cannot be read is told as `-`.
 
+use crate::message::{HEADER, OPT, name_end, plain_name_end, u16_at, u32_at};
 use crate::metrics::Protocol;
-use crate::presentation::{class_name, code_name, type_name, write_label};
+use crate::presentation::{self, class_name, code_name, type_name};
+use hickory_proto::rr::Name;
+use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 /// The target of the lines, for a filter.
 pub const TARGET: &str = "dns::query";
 
-/// The type of OPT records (RFC 6891, 6.1.2).
-const OPT: u16 = 41;
 /// What a client takes that does not say (RFC 1035, 4.2.1).
 const PLAIN: u16 = 512;
 
@@ -72,24 +73,9 @@ fn question(message: &[u8]) -> Option<(String, usize)> {
     if u16_at(message, 4)? == 0 {
         return None;
     }
-    let mut text = String::new();
-    let mut at = 12;
-    loop {
-        let length = usize::from(*message.get(at)?);
-        let label = match length {
-            0 => break,
-            // Nothing comes before the question that its name could point to.
-            64.. => return None,
-            _ => message.get(at + 1..at + 1 + length)?,
-        };
-        write_label(&mut text, label);
-        text.push('.');
-        at += 1 + length;
-    }
-    if text.is_empty() {
-        text.push('.');
-    }
-    Some((text, at + 1))
+    let end = plain_name_end(message, HEADER)?;
+    let name = Name::read(&mut BinDecoder::new(&message[HEADER..end])).ok()?;
+    Some((presentation::name(&name), end))
 }
 
 /// The fixed fields of an OPT record, under the names that other records have for them.
@@ -101,18 +87,18 @@ struct Opt {
 
 /// The first OPT record of a message.
 fn opt(message: &[u8]) -> Option<Opt> {
-    let mut at = 12;
+    let mut at = HEADER;
     for _ in 0..u16_at(message, 4)? {
-        at = after_name(message, at)? + 4;
+        at = name_end(message, at)?.at + 4;
     }
     let records: u32 = [6, 8, 10]
         .iter()
         .map(|at| u16_at(message, *at).map(u32::from))
         .sum::<Option<u32>>()?;
     for _ in 0..records {
-        let fixed = after_name(message, at)?;
+        let fixed = name_end(message, at)?.at;
         let class = u16_at(message, fixed + 2)?;
-        let ttl = u32::from(u16_at(message, fixed + 4)?) << 16 | u32::from(u16_at(message, fixed + 6)?);
+        let ttl = u32_at(message, fixed + 4)?;
         if u16_at(message, fixed)? == OPT {
             return Some(Opt { class, ttl });
         }
@@ -121,21 +107,9 @@ fn opt(message: &[u8]) -> Option<Opt> {
     None
 }
 
-/// Where the name that begins here ends; a pointer ends it.
-fn after_name(message: &[u8], mut at: usize) -> Option<usize> {
-    loop {
-        match usize::from(*message.get(at)?) {
-            0 => return Some(at + 1),
-            192.. => return Some(at + 2),
-            64.. => return None,
-            length => at += 1 + length,
-        }
-    }
-}
-
 /// The type that the first question asks for.
 pub(crate) fn type_asked(query: &[u8]) -> Option<u16> {
-    u16_at(query, after_name(query, 12)?)
+    u16_at(query, plain_name_end(query, HEADER)?)
 }
 
 /// The response code, with the upper bits that an OPT record carries.
@@ -169,11 +143,6 @@ fn flags(answer: &[u8]) -> String {
         none if none.is_empty() => "-".into(),
         some => some,
     }
-}
-
-fn u16_at(message: &[u8], at: usize) -> Option<u16> {
-    let bytes = message.get(at..at.checked_add(2)?)?;
-    Some(u16::from_be_bytes([bytes[0], bytes[1]]))
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ pub fn name(name: &Name) -> String {
 }
 
 /// Add a label to a name: no byte of it can break a line, a terminal, a quotation or the name.
-pub fn write_label(text: &mut String, label: &[u8]) {
+fn write_label(text: &mut String, label: &[u8]) {
     for &byte in label {
         // Writing to a String cannot fail.
         let _ = match byte {

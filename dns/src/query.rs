@@ -1,14 +1,10 @@
 //! Reading a query from the bytes of a message (RFC 1035, 4; RFC 6891, 6), without allocation. Whatever the bytes are,
 //! reading them ends and touches none beyond them.
 
+use crate::message::{HEADER, OPT, name_end, plain_name_end, u16_at};
 use crate::name::LONGEST;
 
-/// The bytes of a message's header.
-pub const HEADER: usize = 12;
 const RESPONSE: u8 = 0x80;
-const OPT: u16 = 41;
-/// The two highest bits of a label's length: a pointer to an earlier name, or nothing that is defined.
-const POINTER: u8 = 0xC0;
 
 /// What a message turned out to be.
 #[derive(Debug)]
@@ -138,16 +134,15 @@ impl<'a> Reader<'a> {
     }
 
     fn number(&mut self) -> Option<u16> {
-        Some(u16::from_be_bytes(self.take(2)?.try_into().ok()?))
+        let number = u16_at(self.bytes, self.at)?;
+        self.at += 2;
+        Some(number)
     }
 
     /// There is nothing before the first question that a pointer could point to, and later ones are not answered.
     fn question(&mut self) -> Option<Question<'a>> {
-        let start = self.at;
-        if !self.name()? {
-            return None;
-        }
-        let written = &self.bytes[start..self.at];
+        let end = plain_name_end(self.bytes, self.at)?;
+        let written = self.take(end - self.at)?;
         let mut lower = [0; LONGEST];
         lower[..written.len()].copy_from_slice(written);
         // The length of a label is below 64, where there are no letters.
@@ -160,34 +155,10 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Step over a name; whether it is written out, without a pointer. Pointers lead to what is before the name, which
-    /// is all that a server need know of them here.
-    fn name(&mut self) -> Option<bool> {
-        let start = self.at;
-        loop {
-            let length = self.take(1)?[0];
-            if length & POINTER == POINTER {
-                let low = self.take(1)?[0];
-                let target = usize::from(u16::from_be_bytes([length & !POINTER, low]));
-                return (HEADER..start).contains(&target).then_some(false);
-            }
-            if length & POINTER != 0 {
-                return None;
-            }
-            self.take(length.into())?;
-            if self.at - start > LONGEST {
-                return None;
-            }
-            if length == 0 {
-                return Some(true);
-            }
-        }
-    }
-
     /// Step over a record; what it says if it is an OPT record.
     fn record(&mut self) -> Option<Option<Edns>> {
         let start = self.at;
-        self.name()?;
+        self.at = name_end(self.bytes, start)?.at;
         let is_root = self.at == start + 1;
         let (type_, class) = (self.number()?, self.number()?);
         let ttl = self.take(4)?;

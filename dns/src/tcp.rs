@@ -1,14 +1,12 @@
 //! TCP (RFC 7766): many questions on one connection, answered as soon as each answer is there.
 
 use crate::answer::TCP_LIMIT;
-use crate::metrics::{Protocol, Worker};
-use crate::query::HEADER;
-use crate::server::{Forwarder, Later, Reply, Shared};
+use crate::message::HEADER;
+use crate::metrics::Protocol;
+use crate::server::{Answerer, Forwarder, Reply, Shared};
 use crate::transfer;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use rand::SeedableRng;
-use rand::rngs::SmallRng;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -49,10 +47,12 @@ pub async fn serve(
                 Ok((stream, client)) => {
                     let connection = Connection {
                         client: SocketAddr::new(client.ip().to_canonical(), client.port()),
-                        shared: shared.clone(),
-                        forwarder: forwarder.clone(),
-                        worker: worker.clone(),
-                        random: SmallRng::from_os_rng(),
+                        answerer: Answerer::new(
+                            shared.clone(),
+                            worker.clone(),
+                            Protocol::Tcp,
+                            forwarder.clone(),
+                        ),
                         scratch: vec![0; TCP_LIMIT],
                         input: Vec::new(),
                         taken: 0,
@@ -78,10 +78,7 @@ pub async fn serve(
 /// One client's connection.
 struct Connection {
     client: SocketAddr,
-    shared: Arc<Shared>,
-    forwarder: Option<Forwarder>,
-    worker: Arc<Worker>,
-    random: SmallRng,
+    answerer: Answerer,
     /// Where answers are written first.
     scratch: Vec<u8>,
     /// What came, of which so much is done with.
@@ -138,7 +135,7 @@ impl Connection {
             };
             let length = usize::from(u16::from_be_bytes(*length));
             if length < HEADER {
-                self.worker.dropped();
+                self.answerer.worker.dropped();
                 return Ok(Err(Nonsense));
             }
             if rest.len() < length {
@@ -159,30 +156,19 @@ impl Connection {
     /// Answer a query, now or later; whether it is for a transfer, which is the caller's to do.
     fn answer(&mut self, query: Range<usize>) -> bool {
         let began = Instant::now();
-        let way = (Protocol::Tcp, self.client);
         let query = &self.input[query];
-        let reply = self.shared.reply(
-            &self.shared.live.load(),
-            query,
-            way,
-            self.forwarder.is_some(),
-            &self.worker,
-            &mut self.random,
-            &mut self.scratch,
-        );
+        let zone = self.answerer.shared.live.zone();
+        let reply = self.answerer.reply(&zone, query, self.client, &mut self.scratch);
         match reply {
             Reply::None => {}
             Reply::Now(length) => {
                 let answer = &self.scratch[..length];
                 push(&mut self.output, answer);
                 let took = began.elapsed();
-                self.worker.took(took, 1);
-                self.shared.tell(way, query, answer, took);
+                self.answerer.worker.took(took, 1);
+                self.answerer.tell(self.client, query, answer, took);
             }
-            Reply::Later(later) => self.later.extend(self.forwarder.clone().map(|f| {
-                let (shared, worker) = (self.shared.clone(), self.worker.clone());
-                complete(f, shared, worker, later, way)
-            })),
+            Reply::Later(later) => self.later.push(later),
             Reply::Transfer => return true,
         }
         false
@@ -191,14 +177,13 @@ impl Connection {
     /// Send a whole zone.
     async fn transfer(&mut self, query: Range<usize>, stream: &mut TcpStream) -> io::Result<()> {
         let began = Instant::now();
-        let (zone, query) = (self.shared.live.zone(), self.input[query].to_vec());
+        let (zone, query) = (self.answerer.shared.live.zone(), self.input[query].to_vec());
         // Putting a large cluster's records in order would hold up others here.
         let making = move || (transfer::messages(&zone, &query, Protocol::Tcp), query);
         let (messages, query) = tokio::task::spawn_blocking(making).await?;
         for (n, message) in messages.enumerate() {
             if n == 0 {
-                let way = (Protocol::Tcp, self.client);
-                self.shared.tell(way, &query, &message, began.elapsed());
+                self.answerer.tell(self.client, &query, &message, began.elapsed());
             }
             push(&mut self.output, &message);
             if self.output.len() >= ENOUGH {
@@ -214,22 +199,6 @@ impl Connection {
         self.output.clear();
         Ok(())
     }
-}
-
-fn complete(
-    forwarder: Forwarder,
-    shared: Arc<Shared>,
-    worker: Arc<Worker>,
-    later: Later,
-    way: (Protocol, SocketAddr),
-) -> BoxFuture<'static, Vec<u8>> {
-    Box::pin(async move {
-        let began = Instant::now();
-        let answer = forwarder.complete(&later).await;
-        worker.answered_with(way.0, later.query(), &answer);
-        shared.tell(way, later.query(), &answer, began.elapsed());
-        answer
-    })
 }
 
 /// A message behind its length (RFC 1035, 4.2.2).

@@ -1,6 +1,7 @@
 //! Zone transfer (RFC 5936): a whole zone, in as many messages as it takes, for those who may have it. A client that asks
 //! for the changes since its version (RFC 1995) gets the whole zone too, unless it has the newest already.
 
+use crate::message::UDP_SIZE;
 use crate::metrics::Protocol;
 use crate::zone::Zone;
 use crate::zonefile::zone_of;
@@ -14,8 +15,6 @@ use std::str::FromStr;
 
 /// How large a message becomes: every name in it is within the reach of a compression pointer.
 const ENOUGH: usize = 16 * 1024;
-/// What the messages say they would take themselves over UDP.
-const UDP_SIZE: u16 = 1232;
 
 /// A range of clients' addresses: `10.0.0.0/8`, `fd00::/8`, or one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

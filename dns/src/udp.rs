@@ -2,13 +2,12 @@
 
 use crate::answer::UDP_LIMIT;
 use crate::batch::{self, Batch, Client};
-use crate::metrics::{Protocol, Worker};
-use crate::server::{Forwarder, Later, Reply, Shared};
+use crate::metrics::Protocol;
+use crate::server::{Answerer, Forwarder, Reply, Shared};
 use crate::transfer;
-use rand::SeedableRng;
-use rand::rngs::SmallRng;
+use futures::future::BoxFuture;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -54,9 +53,8 @@ impl Threads {
             }
             let socket = Arc::new(socket);
             let answering = Answering {
-                shared: shared.clone(),
+                answerer: Answerer::new(shared.clone(), shared.metrics.worker(), Protocol::Udp, forwarder),
                 socket: socket.clone(),
-                forwarder,
                 runtime: runtime.clone(),
                 ending: all.ending.clone(),
             };
@@ -107,17 +105,15 @@ impl Drop for Threads {
 
 /// What a thread needs.
 struct Answering {
-    shared: Arc<Shared>,
+    answerer: Answerer,
     socket: Arc<UdpSocket>,
-    forwarder: Option<Forwarder>,
     runtime: Handle,
     ending: Arc<AtomicBool>,
 }
 
 impl Answering {
-    fn run(&self) -> io::Result<()> {
-        let worker = self.shared.metrics.worker();
-        let mut random = SmallRng::from_os_rng();
+    fn run(mut self) -> io::Result<()> {
+        let shared = self.answerer.shared.clone();
         let mut batch = Batch::new(UDP_LIMIT);
         while !self.ending.load(Relaxed) {
             let count = match batch.receive(&self.socket) {
@@ -127,38 +123,32 @@ impl Answering {
                 Err(error) => return Err(error),
             };
             let began = Instant::now();
-            let zone = self.shared.live.load();
+            let zone = shared.live.load();
             for datagram in batch.datagrams() {
                 let Some(client) = datagram.client.address() else {
-                    worker.dropped();
+                    self.answerer.worker.dropped();
                     continue;
                 };
-                let way = (Protocol::Udp, client);
-                let forwards = self.forwarder.is_some();
-                let reply = self.shared.reply(
-                    &zone,
-                    datagram.query,
-                    way,
-                    forwards,
-                    &worker,
-                    &mut random,
-                    datagram.answer,
-                );
+                let reply = self
+                    .answerer
+                    .reply(&zone, datagram.query, client, datagram.answer);
                 match reply {
                     Reply::None => {}
                     Reply::Now(length) => {
                         *datagram.written = length;
                         let answer = &datagram.answer[..length];
-                        self.shared.tell(way, datagram.query, answer, began.elapsed());
+                        self.answerer
+                            .tell(client, datagram.query, answer, began.elapsed());
                     }
-                    Reply::Later(later) => self.later(later, *datagram.client, client, worker.clone()),
+                    Reply::Later(later) => self.later(later, *datagram.client),
                     Reply::Transfer => {
                         // Over UDP there is one message, the SOA: it says whether there is something newer.
                         let mut messages = transfer::messages(&zone, datagram.query, Protocol::Udp);
                         if let Some(message) = messages.next().filter(|m| m.len() <= datagram.answer.len()) {
                             datagram.answer[..message.len()].copy_from_slice(&message);
                             *datagram.written = message.len();
-                            self.shared.tell(way, datagram.query, &message, began.elapsed());
+                            self.answerer
+                                .tell(client, datagram.query, &message, began.elapsed());
                         }
                     }
                 }
@@ -166,27 +156,21 @@ impl Answering {
             drop(zone);
             batch.send(&self.socket);
             let each = began.elapsed() / u32::try_from(count.max(1)).unwrap_or(u32::MAX);
-            worker.took(each, count as u64);
+            self.answerer.worker.took(each, count as u64);
         }
         Ok(())
     }
 
-    /// Ask somebody else, and send the answer then.
-    fn later(&self, later: Later, to: Client, client: SocketAddr, worker: Arc<Worker>) {
-        let Some(forwarder) = self.forwarder.clone() else {
-            return;
-        };
-        let (socket, shared, ending) = (self.socket.clone(), self.shared.clone(), self.ending.clone());
+    /// Send an answer when it is there.
+    fn later(&self, answer: BoxFuture<'static, Vec<u8>>, to: Client) {
+        let (socket, ending) = (self.socket.clone(), self.ending.clone());
         self.runtime.spawn(async move {
-            let began = Instant::now();
-            let answer = forwarder.complete(&later).await;
+            let answer = answer.await;
             if ending.load(Relaxed) {
                 return;
             }
-            worker.answered_with(Protocol::Udp, later.query(), &answer);
-            shared.tell((Protocol::Udp, client), later.query(), &answer, began.elapsed());
             if let Err(error) = batch::send(&socket, &to, &answer) {
-                tracing::debug!(%error, %client, "a DNS answer was not sent");
+                tracing::debug!(%error, "a DNS answer was not sent");
             }
         });
     }

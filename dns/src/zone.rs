@@ -71,11 +71,6 @@ impl Zone {
         self.config.apexes().any(|apex| apex.as_wire() == name)
     }
 
-    /// All names.
-    pub fn names(&self) -> &Names {
-        &self.names
-    }
-
     /// Whether a name that is missing does not exist.
     pub fn is_complete(&self) -> bool {
         self.complete

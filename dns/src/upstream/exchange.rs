@@ -1,7 +1,8 @@
 //! Asking servers: the next one as soon as one fails, and beside one that is slow; over TCP what UDP does not hold.
 
 use super::reply::{Reply, question};
-use super::wire::{self, Outline};
+use super::wire::Outline;
+use crate::message::{HEADER, code};
 use futures::stream::{FuturesUnordered, StreamExt};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -19,9 +20,10 @@ const ROUNDS: usize = 2;
 /// More than what we say that we take, for servers that do not listen.
 const LONGEST_DATAGRAM: usize = 4096;
 
-/// Codes of servers that do not know OPT records (RFC 6891, 7).
-const FORMAT_ERROR: u16 = 1;
-const NOT_IMPLEMENTED: u16 = 4;
+/// What servers say that do not know OPT records (RFC 6891, 7).
+fn does_not_understand(code: u16) -> bool {
+    matches!(code, code::FORM_ERR | code::NOT_IMP)
+}
 
 /// Ask the servers in order what `query` asks; the first reply, and which of them it is from. `None`: none has replied.
 pub async fn ask(servers: &[SocketAddr], query: &[u8], outline: &Outline) -> Option<(Reply, SocketAddr)> {
@@ -63,8 +65,7 @@ async fn attempt(server: SocketAddr, query: &[u8], outline: &Outline) -> io::Res
     for edns in [true, false] {
         let asked = question(query, outline, rand::random(), edns);
         let (message, received) = udp(server, &asked).await?;
-        let does_not_know = matches!(received.code(), FORMAT_ERROR | NOT_IMPLEMENTED);
-        if edns && does_not_know {
+        if edns && does_not_understand(received.code()) {
             continue;
         }
         let failed = || io::Error::other(format!("it answered with response code {}", received.code()));
@@ -119,11 +120,10 @@ fn answered(query: &[u8], message: &[u8]) -> Option<Outline> {
         return None;
     }
     let asked = Outline::of(query)?;
-    if message.len() == wire::HEADER {
+    if message.len() == HEADER {
         let flags = u16::from_be_bytes([message[2], message[3]]);
-        let not_understood = matches!(flags & 0xf, FORMAT_ERROR | NOT_IMPLEMENTED);
         let records = Vec::new();
-        return not_understood.then_some(Outline {
+        return does_not_understand(flags & 0xf).then_some(Outline {
             flags,
             records,
             opt: None,

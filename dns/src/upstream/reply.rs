@@ -1,18 +1,15 @@
 //! What an upstream said about a question, and the answers that are made of it: the same records with the time that is
 //! left to them, under the asker's own header and question.
 
-use super::wire::{self, HEADER, Outline, Place};
+use super::wire::{self, Outline, Place};
+use crate::message::{HEADER, OPT_LENGTH, code, u32_at};
+use crate::records::types;
 use std::time::Duration;
 
 /// Nothing is believed for longer, however long it says it is true: hosts change their minds.
 const LONGEST: u32 = 3600;
 /// RFC 9520, 3.2: that nobody answers is remembered, too, or every asker would have to wait for it.
 const FAILURE: Duration = Duration::from_secs(1);
-
-const NO_ERROR: u16 = 0;
-const SERVER_FAILURE: u16 = 2;
-const NAME_ERROR: u16 = 3;
-const REFUSED: u16 = 5;
 
 /// A reply to one question, whoever asks it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,13 +28,13 @@ impl Reply {
     pub fn failure() -> Self {
         Self {
             ttl: FAILURE,
-            ..Self::bare(SERVER_FAILURE)
+            ..Self::bare(code::SERV_FAIL)
         }
     }
 
     /// Nobody is asked.
     pub fn refused() -> Self {
-        Self::bare(REFUSED)
+        Self::bare(code::REFUSED)
     }
 
     fn bare(code: u16) -> Self {
@@ -53,7 +50,7 @@ impl Reply {
     /// What a server's message says; `None` if it does not answer the question but tells of a failure.
     pub fn new(message: Vec<u8>, outline: Outline) -> Option<Self> {
         let code = outline.code();
-        if code != NO_ERROR && code != NAME_ERROR {
+        if code != code::NO_ERROR && code != code::NX_DOMAIN {
             return None;
         }
         let truncated = outline.flags & wire::TRUNCATED != 0;
@@ -84,11 +81,7 @@ impl Reply {
     /// The answer to `query` (whose question this is the reply to), `age` after the reply came, in `limit` bytes: what
     /// does not fit is left out, additional records silently, the others with the truncation bit.
     pub fn answer(&self, query: &[u8], outline: &Outline, age: Duration, limit: usize) -> Vec<u8> {
-        let opt = if outline.opt.is_some() {
-            wire::OPT_LENGTH
-        } else {
-            0
-        };
+        let opt = if outline.opt.is_some() { OPT_LENGTH } else { 0 };
         let question_end = outline.question_end();
         let end_of = |section: u8| {
             let last = self.places.iter().rfind(|place| place.section <= section);
@@ -140,7 +133,7 @@ fn ttl(message: &[u8], places: &[Place]) -> u32 {
     // A chain of aliases that ends in nothing has an SOA, too.
     let authority = places
         .iter()
-        .find(|place| place.section == 2 && place.type_ == wire::SOA);
+        .find(|place| place.section == 2 && place.type_ == types::SOA);
     let negative = authority.map(|soa| {
         let minimum = number(message, soa.end.saturating_sub(4).max(soa.data_at));
         own(soa).min(minimum)
@@ -155,8 +148,7 @@ fn ttl(message: &[u8], places: &[Place]) -> u32 {
 
 /// A TTL; one that has the highest bit set counts as 0 (RFC 2181, 8).
 fn number(message: &[u8], at: usize) -> u32 {
-    let bytes = message.get(at..).and_then(|rest| rest.first_chunk());
-    let value = bytes.map_or(0, |bytes| u32::from_be_bytes(*bytes));
+    let value = u32_at(message, at).unwrap_or_default();
     if value > i32::MAX as u32 { 0 } else { value }
 }
 

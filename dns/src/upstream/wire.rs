@@ -1,8 +1,8 @@
 //! The outside of DNS messages: where the question and the records are. What records say is left as it is, so that every
 //! type passes through, known or not.
 
-/// A header's length.
-pub const HEADER: usize = 12;
+use crate::message::{HEADER, OPT, UDP_SIZE, name_end, plain_name_end, u16_at, u32_at};
+
 /// Bits of the header's second pair of bytes.
 pub const RESPONSE: u16 = 0x8000;
 /// The answer is cut short.
@@ -13,13 +13,6 @@ pub const RECURSION_DESIRED: u16 = 0x0100;
 pub const RECURSION_AVAILABLE: u16 = 0x0080;
 /// The bit of an OPT record's TTL that asks for DNSSEC's records.
 const DNSSEC_OK: u32 = 0x8000;
-
-/// Types that matter here.
-pub const SOA: u16 = 6;
-const OPT: u16 = 41;
-
-/// The most bytes that a UDP message of ours may have, and what we tell others.
-pub const UDP_SIZE: u16 = 1232;
 
 /// A record's place in its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,26 +80,25 @@ impl Outline {
 
     /// `None`: it is no message with one question whose records can be told apart.
     pub fn of(message: &[u8]) -> Option<Self> {
-        let word = |at: usize| Some(u16::from_be_bytes(*message.get(at..)?.first_chunk()?));
-        let long = |at: usize| Some(u32::from_be_bytes(*message.get(at..)?.first_chunk()?));
+        let word = |at: usize| u16_at(message, at);
         let [questions, answers, authorities, additionals] = [word(4)?, word(6)?, word(8)?, word(10)?];
         if questions != 1 {
             return None;
         }
-        let name_end = plain_name(message, HEADER)?;
+        let question = plain_name_end(message, HEADER)?;
         let mut outline = Self {
             id: word(0)?,
             flags: word(2)?,
-            name: HEADER..name_end,
-            type_: word(name_end)?,
-            class: word(name_end + 2)?,
+            name: HEADER..question,
+            type_: word(question)?,
+            class: word(question + 2)?,
             records: Vec::new(),
             opt: None,
         };
         let mut at = outline.question_end();
         for (section, count) in [(1, answers), (2, authorities), (3, additionals)] {
             for _ in 0..count {
-                let fixed = name(message, at)?;
+                let fixed = name_end(message, at)?.at;
                 let type_ = word(fixed)?;
                 let (ttl_at, data_at) = (fixed + 4, fixed + 10);
                 let end = data_at + usize::from(word(fixed + 8)?);
@@ -114,7 +106,9 @@ impl Outline {
                     return None;
                 }
                 if type_ == OPT {
-                    outline.opt = Some(Opt { ttl: long(ttl_at)? });
+                    outline.opt = Some(Opt {
+                        ttl: u32_at(message, ttl_at)?,
+                    });
                 } else if outline.opt.is_none() {
                     outline.records.push(Place {
                         section,
@@ -131,41 +125,6 @@ impl Outline {
     }
 }
 
-/// Where a name ends that is written out, as the one of a question is.
-fn plain_name(message: &[u8], start: usize) -> Option<usize> {
-    let mut at = start;
-    loop {
-        let length = usize::from(*message.get(at)?);
-        at += 1 + length;
-        if length > 63 || at - start > 255 {
-            return None;
-        }
-        if length == 0 {
-            return Some(at);
-        }
-    }
-}
-
-/// Where a name ends. What it refers to must be before it, or it would not end.
-pub fn name(message: &[u8], start: usize) -> Option<usize> {
-    let mut at = start;
-    loop {
-        let length = *message.get(at)?;
-        match length {
-            0 => return Some(at + 1),
-            1..=63 => at += 1 + usize::from(length),
-            0xc0.. => {
-                let target = usize::from(length & 0x3f) << 8 | usize::from(*message.get(at + 1)?);
-                return (HEADER..start).contains(&target).then_some(at + 2);
-            }
-            _ => return None,
-        }
-        if at - start > 255 {
-            return None;
-        }
-    }
-}
-
 /// Append an OPT record of ours.
 pub fn push_opt(message: &mut Vec<u8>, dnssec_ok: bool) {
     message.push(0);
@@ -174,9 +133,6 @@ pub fn push_opt(message: &mut Vec<u8>, dnssec_ok: bool) {
     message.extend(if dnssec_ok { DNSSEC_OK } else { 0 }.to_be_bytes());
     message.extend([0, 0]);
 }
-
-/// The length of what [`push_opt`] appends.
-pub const OPT_LENGTH: usize = 11;
 
 /// Write a number over two bytes of the header, or of a record.
 pub fn put(message: &mut [u8], at: usize, value: u16) {
