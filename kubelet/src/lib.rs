@@ -7,6 +7,7 @@ pub mod address;
 pub mod dns;
 pub mod environment;
 mod event;
+pub mod exec;
 pub mod handler;
 pub mod hosts;
 pub mod image;
@@ -110,6 +111,7 @@ pub struct Kubelet {
     addresses: Mutex<Addresses>,
     events: Events,
     slices: own_name::Followed,
+    containers: exec::Containers,
 }
 
 /// What `petset shim …` and `petset web …` do: the processes that a kubelet starts from its own binary. `None`:
@@ -147,6 +149,7 @@ impl Kubelet {
             addresses: Mutex::new(addresses),
             events: Events::new(recorder),
             slices: own_name::Followed::default(),
+            containers: exec::Containers::default(),
             options,
         })
     }

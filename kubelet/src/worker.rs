@@ -477,9 +477,9 @@ impl Worker {
             live.process.gone().await;
         }
         self.tasks.shutdown().await;
-        self.kubelet
-            .addresses()
-            .release(pod.metadata.uid.as_deref().unwrap_or_default());
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        self.kubelet.addresses().release(uid);
+        self.kubelet.containers.remove_pod(uid);
         self.remove_directory(&pod).await;
         self.finished = true;
     }

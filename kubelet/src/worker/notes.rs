@@ -1,6 +1,7 @@
 //! What happened beside the worker, written into its record: volumes, starts, probes, ends.
 
 use super::{CONFIG_RETRY, FIRST_RETRY, LAST_RETRY, Live, Notice, Worker};
+use crate::exec;
 use crate::handler::Target;
 use crate::probe::{self, Kind, Outcome};
 use crate::record::{Record, State, terminated};
@@ -88,6 +89,12 @@ impl Worker {
             process.gone().await;
             let _ = tell.send(Notice::Ended { container: of, exit });
         });
+        let reachable = exec::Running {
+            process: running.process.clone(),
+            address: self.record.address,
+        };
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        self.kubelet.containers.insert(uid, name, reachable);
         self.live.insert(
             name.to_owned(),
             Live {
@@ -250,6 +257,8 @@ impl Worker {
     }
 
     fn note_ended(&mut self, pod: &Arc<Pod>, name: &str, ended: ContainerStateTerminated) {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        self.kubelet.containers.remove(uid, name);
         if let Some(live) = self.live.remove(name) {
             live.probes.iter().for_each(AbortHandle::abort);
         }
