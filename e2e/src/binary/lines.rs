@@ -44,6 +44,11 @@ impl Lines {
         }
     }
 
+    /// Whether the line that is the one is among those that have come since the last look.
+    pub fn seen(&self, is_it: impl Fn(&str) -> bool) -> bool {
+        self.lines.try_iter().any(|line| is_it(&line))
+    }
+
     /// Wait until the command ends by itself; what it still said, and whether it succeeded.
     #[track_caller]
     pub fn end(mut self) -> (Vec<String>, bool) {
