@@ -2,33 +2,26 @@
 //! streams and a container. Which protocol the streams travel in is no concern of this file.
 
 use crate::Kubelet;
+use crate::console::{Console, Stream};
 use crate::process::Container as Process;
 pub use crate::shim::protocol::Exit;
+use crate::terminal::Terminal;
+pub use crate::terminal::TerminalSize;
 use axum::http::StatusCode;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use serde::Deserialize;
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::unix::pipe;
-use tokio::sync::mpsc;
-
-/// The size of a client's terminal, in characters. JSON: `{"Width":80,"Height":24}`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct TerminalSize {
-    /// Columns.
-    pub width: u16,
-    /// Lines.
-    pub height: u16,
-}
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{mpsc, watch};
 
 /// What a client has connected. `None`: not asked for.
 #[derive(Default)]
@@ -46,8 +39,9 @@ pub struct Streams {
 /// A container that runs.
 #[derive(Clone, Debug)]
 pub struct Running {
-    pub(crate) process: Process,
-    pub(crate) address: Option<IpAddr>,
+    process: Process,
+    console: Arc<Console>,
+    address: Option<IpAddr>,
 }
 
 /// The containers that run now: by their pod's UID and their name.
@@ -123,52 +117,184 @@ impl Kubelet {
     }
 }
 
-/// After a program has ended, what still holds its output is not waited for when nothing has come for so long.
+/// After a program has ended, what still holds its output is not waited for when nothing has come for so long, or when
+/// so much has come: all that the program itself said is in it.
 const QUIET: Duration = Duration::from_millis(500);
+const LEFT_OVER: usize = 1 << 20;
+
+/// How long a program with a terminal is held back until the client says how large it is.
+const FIRST_SIZE: Duration = Duration::from_millis(100);
 
 impl Running {
+    /// A container whose main process has this console, in a pod with this address.
+    pub fn new(process: Process, console: Arc<Console>, address: Option<IpAddr>) -> Self {
+        Self {
+            process,
+            console,
+            address,
+        }
+    }
+
     /// Run a program in the container until it and its output end; dropping the future kills it. Output is read as fast
     /// as it is written out. `Err`: it could not be started, in a container runtime's words (upstream's kubelet puts
     /// `error executing command in container: ` before them and makes a Status of reason InternalError of it).
     pub async fn exec(&self, argv: &[String], tty: bool, streams: Streams) -> Result<Exit, String> {
-        if tty {
-            return Err("petset cannot exec with a terminal yet".into());
-        }
-        let (stdin, stdin_write) = input(streams.stdin.is_some())?;
-        let (stdout_read, stdout) = output(streams.stdout.is_some())?;
-        let (stderr_read, stderr) = output(streams.stderr.is_some())?;
-        let process = self.process.exec(argv, [stdin, stdout, stderr]);
-        let (ended, end) = tokio::sync::watch::channel(false);
-        let process = async move {
-            let exit = process.await;
-            ended.send_replace(true);
-            exit
+        let result = if tty {
+            self.exec_in_terminal(argv, streams).await
+        } else {
+            self.exec_in_pipes(argv, streams).await
         };
-        let feed = async {
-            if let (Some(from), Some(to)) = (streams.stdin, stdin_write) {
-                feed(from, to).await;
+        result.map_err(|why| {
+            let state = self.process.state();
+            if state.exit.is_some() || state.gone {
+                return "failed to exec in container: container is in CONTAINER_EXITED state".into();
             }
-            std::future::pending::<()>().await;
-        };
-        let out = drain(stdout_read, streams.stdout, end.clone());
-        let err = drain(stderr_read, streams.stderr, end);
-        tokio::select! {
-            (exit, (), ()) = async { tokio::join!(process, out, err) } => exit.map_err(|why| {
-                format!("failed to exec in container: failed to start exec: {why}")
-            }),
-            () = feed => unreachable!("feeding waits for ever at its end"),
-        }
+            let runc = "OCI runtime exec failed: exec failed: unable to start container process";
+            let id = self.process.pid;
+            format!("failed to exec in container: failed to start exec \"{id}\": {runc}: {why}: unknown")
+        })
     }
 
-    /// Connect to the main process until it ends (its exit) or the client goes; the container lives on. (Upstream tells
-    /// clients of `attach` Success, however the process ended.)
-    pub async fn attach(&self, _streams: Streams) -> Result<Exit, String> {
-        Err("petset cannot attach yet".into())
+    async fn exec_in_pipes(&self, argv: &[String], streams: Streams) -> Result<Exit, String> {
+        let (stdin, to_stdin) = input(streams.stdin.is_some())?;
+        let (from_stdout, stdout) = output(streams.stdout.is_some())?;
+        let (from_stderr, stderr) = output(streams.stderr.is_some())?;
+        let (ended, end) = watch::channel(false);
+        let program = self.process.exec(argv, [stdin, stdout, stderr]);
+        let said = async {
+            let stdout = drain(from_stdout, streams.stdout, end.clone());
+            let stderr = drain(from_stderr, streams.stderr, end.clone());
+            tokio::join!(stdout, stderr);
+        };
+        let typed = feed(streams.stdin, to_stdin);
+        until_silent(program, ended, said, typed).await
+    }
+
+    async fn exec_in_terminal(&self, argv: &[String], mut streams: Streams) -> Result<Exit, String> {
+        let (terminal, slave) = Terminal::open().map_err(|e| format!("no terminal: {e}"))?;
+        if let Some(resize) = &mut streams.resize
+            && let Ok(Some(size)) = tokio::time::timeout(FIRST_SIZE, resize.recv()).await
+        {
+            terminal.resize(size);
+        }
+        let (ended, end) = watch::channel(false);
+        let program = self.process.exec_in_terminal(argv, slave);
+        let said = drain(Some(terminal.clone()), streams.stdout, end);
+        let typed = feed(streams.stdin, Some(terminal.clone()));
+        let resized = size_of(streams.resize, Some(terminal));
+        until_silent(program, ended, said, async { tokio::join!(typed, resized) }).await
+    }
+
+    /// Connect to the main process until it ends (its exit) or the client goes; the container lives on. The end of the
+    /// client's input is the process's with `stdinOnce` and no terminal; otherwise it is the end of the connection, as
+    /// with container runtimes. (Upstream tells clients of `attach` Success, however the process ended.)
+    pub async fn attach(&self, streams: Streams) -> Result<Exit, String> {
+        let console = &self.console;
+        let said = hear(console, streams.stdout, streams.stderr);
+        let typed = async {
+            match streams.stdin {
+                Some(from) if console.has_stdin() => {
+                    let closing = console.closes_stdin().then(|| CloseOnDrop(console.clone()));
+                    console.feed(from).await;
+                    match closing {
+                        Some(closing) => drop(closing),
+                        None => return,
+                    }
+                }
+                _ => {}
+            }
+            std::future::pending().await
+        };
+        let resized = async {
+            if let Some(mut resize) = streams.resize {
+                while let Some(size) = resize.recv().await {
+                    console.resize(size);
+                }
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            heard = said => heard?,
+            () = typed => return Ok(Exit { code: 0, signal: None }),
+            () = resized => {}
+        }
+        Ok(self.process.exited().await)
     }
 
     /// Whether the main process has a terminal.
     pub fn tty(&self) -> bool {
-        false
+        self.console.tty()
+    }
+}
+
+/// The end of the input of a process whose one client for it goes.
+struct CloseOnDrop(Arc<Console>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        let console = self.0.clone();
+        tokio::spawn(async move { console.close_stdin().await });
+    }
+}
+
+/// Where a client takes what a program says.
+type Ear = Option<Box<dyn AsyncWrite + Send + Unpin>>;
+
+/// What a main process says, until it says no more.
+async fn hear(console: &Console, mut stdout: Ear, mut stderr: Ear) -> Result<(), String> {
+    let Some(mut said) = console.listen() else {
+        return Ok(());
+    };
+    loop {
+        let (stream, bytes) = match said.recv().await {
+            Ok(said) => said,
+            Err(RecvError::Closed) => return Ok(()),
+            Err(RecvError::Lagged(_)) => {
+                let message = "the client reads more slowly than the container writes, and has lost output";
+                return Err(message.into());
+            }
+        };
+        let to = match stream {
+            Stream::Stdout => &mut stdout,
+            Stream::Stderr => &mut stderr,
+        };
+        if let Some(to) = to {
+            let gone = |error: io::Error| format!("the client is gone: {error}");
+            to.write_all(&bytes).await.map_err(gone)?;
+            to.flush().await.map_err(gone)?;
+        }
+    }
+}
+
+/// The program's exit, once it has ended and nothing more is `said`; `beside` goes on for as long.
+async fn until_silent(
+    program: impl Future<Output = Result<Exit, String>>,
+    ended: watch::Sender<bool>,
+    said: impl Future<Output = ()>,
+    beside: impl Future,
+) -> Result<Exit, String> {
+    let program = async {
+        let exit = program.await;
+        ended.send_replace(true);
+        exit
+    };
+    let both = async {
+        tokio::pin!(said);
+        tokio::pin!(program);
+        tokio::select! {
+            exit = &mut program => {
+                // A program that has not started has said nothing.
+                let exit = exit?;
+                said.await;
+                Ok(exit)
+            }
+            () = &mut said => program.await,
+        }
+    };
+    tokio::pin!(both);
+    tokio::select! {
+        exit = &mut both => exit,
+        _ = beside => both.await,
     }
 }
 
@@ -198,23 +324,34 @@ fn null() -> Result<OwnedFd, String> {
     open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).map_err(failed)
 }
 
-/// Pass on what the client types until either side has enough.
-async fn feed(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
-    // A program that reads no more is no error.
-    let _: io::Result<u64> = tokio::io::copy(&mut from, &mut to).await;
+/// Pass on what the client types until either side has enough; then let go of both.
+async fn feed(from: Option<impl AsyncRead + Unpin>, to: Option<impl AsyncWrite + Unpin>) {
+    if let (Some(mut from), Some(mut to)) = (from, to) {
+        // A program that reads no more is no error.
+        let _: io::Result<u64> = tokio::io::copy(&mut from, &mut to).await;
+    }
+}
+
+/// Let the terminal have the sizes that the client's has.
+async fn size_of(resize: Option<mpsc::Receiver<TerminalSize>>, terminal: Option<Terminal>) {
+    if let (Some(mut resize), Some(terminal)) = (resize, terminal) {
+        while let Some(size) = resize.recv().await {
+            terminal.resize(size);
+        }
+    }
 }
 
 /// Pass on what the program says until its end; after the program's own end only while something comes.
 async fn drain(
     from: Option<impl AsyncRead + Unpin>,
     to: Option<impl AsyncWrite + Unpin>,
-    mut end: tokio::sync::watch::Receiver<bool>,
+    mut end: watch::Receiver<bool>,
 ) {
-    let (Some(mut from), Some(mut to)) = (from, to) else {
-        return;
-    };
+    let Some(mut from) = from else { return };
+    let mut to = to;
     let mut chunk = vec![0; 16 << 10];
-    loop {
+    let mut left_over = 0;
+    while left_over < LEFT_OVER {
         let quiet = async {
             // An error says that the program's end is known, too.
             let _ = end.wait_for(|ended| *ended).await;
@@ -227,7 +364,12 @@ async fn drain(
             },
             () = quiet => return,
         };
-        if to.write_all(&chunk[..length]).await.is_err() || to.flush().await.is_err() {
+        if *end.borrow() {
+            left_over += length;
+        }
+        if let Some(to) = &mut to
+            && (to.write_all(&chunk[..length]).await.is_err() || to.flush().await.is_err())
+        {
             return;
         }
     }

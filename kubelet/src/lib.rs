@@ -4,6 +4,7 @@
 //! it knows becomes the pod's status ([`status`]). Only this crate starts processes, each through a [`shim`].
 
 pub mod address;
+pub mod console;
 pub mod dns;
 pub mod environment;
 mod event;
@@ -26,6 +27,7 @@ pub mod shim;
 mod start;
 pub mod status;
 mod stop;
+pub mod terminal;
 pub mod volume;
 pub mod web;
 pub mod worker;

@@ -1,7 +1,10 @@
 //! Containers as processes, seen from the kubelet: each one is started through a [shim](crate::shim) and spoken to
 //! over a socket. A container counts as gone only when the shim has seen its last process end.
 
-use crate::shim::protocol::{Exit, Report, Request, Spec};
+use crate::console::Input;
+use crate::shim::protocol::{Exit, MainStdio, Report, Request, Spec};
+use crate::terminal::Terminal;
+use nix::fcntl::OFlag;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
@@ -10,9 +13,10 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::io::{AsyncBufReadExt, BufReader, Interest};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, Interest};
 use tokio::net::UnixStream;
-use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::net::unix::pipe;
+use tokio::process::{Child, Command};
 use tokio::sync::{OnceCell, oneshot, watch};
 
 /// Starts containers.
@@ -22,16 +26,22 @@ pub struct Launcher {
     isolation: OnceCell<Result<(), String>>,
 }
 
-/// A container that has been started, and its two streams.
-#[derive(Debug)]
+/// A container that has been started, and its streams.
 pub struct Started {
     /// What to do with it from now on.
     pub container: Container,
-    /// Its standard output.
-    pub stdout: ChildStdout,
-    /// Its standard error.
-    pub stderr: ChildStderr,
+    /// Its standard input, if its spec asks for one.
+    pub stdin: Option<Input>,
+    /// Its standard output; with a terminal everything.
+    pub stdout: Output,
+    /// Its standard error; nothing with a terminal.
+    pub stderr: Output,
+    /// Its terminal, for changes of its size.
+    pub terminal: Option<Terminal>,
 }
+
+/// What a program says.
+pub type Output = Box<dyn AsyncRead + Send + Unpin>;
 
 /// A running or ended container.
 #[derive(Clone, Debug)]
@@ -99,6 +109,11 @@ impl Launcher {
 
     /// Start a container. The error says what could not be done, in words for the user.
     pub async fn start(&self, spec: &Spec) -> Result<Started, String> {
+        let Standard {
+            stdin,
+            terminal,
+            descriptor,
+        } = Standard::of(spec.stdio).map_err(|e| format!("no standard input: {e}"))?;
         let (ours, theirs) = UnixStream::pair().map_err(|e| format!("socketpair: {e}"))?;
         let theirs = theirs.into_std().map_err(|e| format!("socketpair: {e}"))?;
         theirs
@@ -115,9 +130,11 @@ impl Launcher {
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
             return Err("the shim has no output".into());
         };
-        send(&ours, spec, &[])
+        let raw: Vec<RawFd> = descriptor.iter().map(AsRawFd::as_raw_fd).collect();
+        send(&ours, spec, &raw)
             .await
             .map_err(|e| format!("cannot speak to the shim: {e}"))?;
+        drop(descriptor);
         let stream = Arc::new(ours);
         let mut reports = Reports::new(stream.clone());
         let pid = match reports.next().await {
@@ -131,6 +148,10 @@ impl Launcher {
         let (tell, state) = watch::channel(State::default());
         let execs = Arc::new(Execs::default());
         tokio::spawn(listen(reports, child, tell, execs.clone()));
+        let (stdout, stderr): (Output, Output) = match &terminal {
+            Some(terminal) => (Box::new(terminal.clone()), Box::new(tokio::io::empty())),
+            None => (Box::new(stdout), Box::new(stderr)),
+        };
         Ok(Started {
             container: Container {
                 pid,
@@ -140,8 +161,43 @@ impl Launcher {
                 state,
                 execs,
             },
+            stdin,
             stdout,
             stderr,
+            terminal,
+        })
+    }
+}
+
+/// What a main process's standard input is made of.
+#[derive(Default)]
+struct Standard {
+    stdin: Option<Input>,
+    terminal: Option<Terminal>,
+    /// The process's end of it.
+    descriptor: Option<OwnedFd>,
+}
+
+impl Standard {
+    fn of(kind: MainStdio) -> io::Result<Self> {
+        Ok(match kind {
+            MainStdio::NoInput => Self::default(),
+            MainStdio::Input => {
+                let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+                Self {
+                    stdin: Some(Box::new(pipe::Sender::from_owned_fd(write)?)),
+                    terminal: None,
+                    descriptor: Some(read),
+                }
+            }
+            MainStdio::Terminal => {
+                let (terminal, slave) = Terminal::open()?;
+                Self {
+                    stdin: Some(Box::new(terminal.clone())),
+                    terminal: Some(terminal),
+                    descriptor: Some(slave),
+                }
+            }
         })
     }
 }
@@ -188,6 +244,20 @@ impl Container {
     /// Run another program in the container with these as standard input, output and error, and wait for its
     /// end. Dropping the future kills the program.
     pub async fn exec(&self, argv: &[String], stdio: [OwnedFd; 3]) -> Result<Exit, String> {
+        self.run(argv, false, stdio).await
+    }
+
+    /// The same with a terminal, whose slave this is.
+    pub async fn exec_in_terminal(&self, argv: &[String], slave: OwnedFd) -> Result<Exit, String> {
+        self.run(argv, true, [slave]).await
+    }
+
+    async fn run<const N: usize>(
+        &self,
+        argv: &[String],
+        tty: bool,
+        descriptors: [OwnedFd; N],
+    ) -> Result<Exit, String> {
         let id = self.execs.next.fetch_add(1, Ordering::Relaxed);
         let (tell, told) = oneshot::channel();
         self.execs.waiting().insert(id, tell);
@@ -196,16 +266,10 @@ impl Container {
             id,
             armed: true,
         };
-        let raw: Vec<RawFd> = stdio.iter().map(AsRawFd::as_raw_fd).collect();
-        self.request(
-            &Request::Exec {
-                id,
-                argv: argv.to_vec(),
-            },
-            &raw,
-        )
-        .await;
-        drop(stdio);
+        let raw = descriptors.each_ref().map(AsRawFd::as_raw_fd);
+        let argv = argv.to_vec();
+        self.request(&Request::Exec { id, argv, tty }, &raw).await;
+        drop(descriptors);
         if self.state().gone {
             self.execs.waiting().remove(&id);
         }
@@ -280,7 +344,7 @@ impl Reports {
 /// Reading from a socket that others write to.
 struct ReadHalf(Arc<UnixStream>);
 
-impl tokio::io::AsyncRead for ReadHalf {
+impl AsyncRead for ReadHalf {
     fn poll_read(
         self: std::pin::Pin<&mut Self>,
         context: &mut std::task::Context<'_>,

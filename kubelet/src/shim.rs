@@ -24,7 +24,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, getgid, getuid};
-use protocol::{Exit, Report, Request, Spec};
+use protocol::{Exit, MainStdio, Report, Request, Spec};
+use spawn::Stdio;
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
 use std::fs;
@@ -85,7 +86,8 @@ impl Shim {
             }
         };
         let spec: Spec = serde_json::from_slice(&line).map_err(|e| format!("cannot read the spec: {e}"))?;
-        match Self::run(spec) {
+        let descriptor = kubelet.descriptors.pop_front();
+        match Self::run(spec, descriptor) {
             Ok((main, children, spec)) => {
                 kubelet.send(&Report::Started { pid: main.as_raw() });
                 Ok(Some(Self {
@@ -103,7 +105,8 @@ impl Shim {
         }
     }
 
-    fn run(spec: Spec) -> Result<(Pid, SignalFd, Spec), String> {
+    /// `descriptor` came along with the spec.
+    fn run(spec: Spec, descriptor: Option<OwnedFd>) -> Result<(Pid, SignalFd, Spec), String> {
         nix::unistd::setsid().map_err(|e| format!("setsid: {e}"))?;
         nix::sys::prctl::set_child_subreaper(true).map_err(|e| format!("cannot become subreaper: {e}"))?;
         // Signals to a terminal's process group or to the shim by mistake must not leave a tree unattended.
@@ -119,7 +122,14 @@ impl Shim {
         if spec.namespaces {
             isolate(&spec)?;
         }
-        let main = spawn::spawn(&spec, &spec.argv, None)?;
+        let stdio = match (spec.stdio, descriptor) {
+            (MainStdio::NoInput, _) => Stdio::Own(None),
+            (MainStdio::Input, Some(input)) => Stdio::Own(Some(input)),
+            (MainStdio::Terminal, Some(terminal)) => Stdio::Terminal(terminal),
+            (_, None) => return Err("the descriptor for standard input is missing".into()),
+        };
+        let main = spawn::spawn(&spec, &spec.argv, &stdio)?;
+        drop(stdio);
         // From here on the container's output belongs to its own processes: a pipe held open here as well
         // would never end.
         spawn::null_to(&[1, 2]).map_err(|e| format!("/dev/null: {e}"))?;
@@ -164,10 +174,10 @@ impl Shim {
                 }
             }
             Request::Kill => tree::kill_descendants(),
-            Request::Exec { id, argv } => {
-                let report = match self.kubelet.take_three() {
+            Request::Exec { id, argv, tty } => {
+                let report = match self.kubelet.take_stdio(tty) {
                     None => Err("the descriptors for standard input, output and error are missing".into()),
-                    Some(stdio) => spawn::spawn(&self.spec, &argv, Some(&stdio)),
+                    Some(stdio) => self.exec(&argv, &stdio),
                 };
                 match report {
                     Ok(pid) => {
@@ -188,6 +198,17 @@ impl Shim {
                 }
             }
         }
+    }
+
+    fn exec(&self, argv: &[String], stdio: &Stdio) -> Result<Pid, String> {
+        if !matches!(stdio, Stdio::Terminal(_)) {
+            return spawn::spawn(&self.spec, argv, stdio);
+        }
+        // As container runtimes do, whatever the container's own is.
+        let mut spec = self.spec.clone();
+        spec.env.retain(|(name, _)| name != "TERM");
+        spec.env.push(("TERM".into(), "xterm".into()));
+        spawn::spawn(&spec, argv, stdio)
     }
 
     /// Take note of every process that has ended. True once the main process and all others are gone.
@@ -308,12 +329,14 @@ impl Connection {
         Some(line)
     }
 
-    fn take_three(&mut self) -> Option<[OwnedFd; 3]> {
-        Some([
-            self.descriptors.pop_front()?,
-            self.descriptors.pop_front()?,
-            self.descriptors.pop_front()?,
-        ])
+    /// What came along with an exec: its terminal, or three descriptors.
+    fn take_stdio(&mut self, tty: bool) -> Option<Stdio> {
+        let mut next = || self.descriptors.pop_front();
+        Some(if tty {
+            Stdio::Terminal(next()?)
+        } else {
+            Stdio::Given([next()?, next()?, next()?])
+        })
     }
 
     /// A kubelet that does not listen any more is noticed when reading.

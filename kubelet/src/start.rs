@@ -1,11 +1,12 @@
 //! Starting a container: what its image stands for, its environment and mounts, its process and log.
 
 use crate::Kubelet;
+use crate::console::{Console, Stream, Tee};
 use crate::environment::{self, Environment, Sources};
 use crate::handler::{Handler, Target};
 use crate::image::Resolved;
 use crate::process::{Container as Process, Started};
-use crate::shim::protocol::{Mount, Spec};
+use crate::shim::protocol::{MainStdio, Mount, Spec};
 use crate::volume::{self, Ready};
 use crate::{leftover, names, privilege};
 use events::EventType;
@@ -33,6 +34,7 @@ pub enum Failure {
 /// A container that runs.
 pub struct Running {
     pub process: Process,
+    pub console: Arc<Console>,
     pub image: Resolved,
 }
 
@@ -87,10 +89,14 @@ impl Start {
         );
         self.tell(EventType::Normal, "Created", "Container created".to_owned());
         let started = self.kubelet.launcher.start(&spec).await.map_err(Failure::Start)?;
-        let process = self.record(started).map_err(Failure::Start)?;
+        let (process, console) = self.record(started).map_err(Failure::Start)?;
         self.tell(EventType::Normal, "Started", "Container started".to_owned());
         self.post_start(&process).await?;
-        Ok(Running { process, image })
+        Ok(Running {
+            process,
+            console,
+            image,
+        })
     }
 
     fn image(&self) -> &str {
@@ -177,6 +183,15 @@ impl Start {
             self.link_volumes(&mut environment, &mounts)?;
         }
         let argv = image.argv.iter().map(|a| environment.expand(a)).collect();
+        let stdio = match (self.container.tty, self.container.stdin) {
+            (Some(true), _) => MainStdio::Terminal,
+            (_, Some(true)) => MainStdio::Input,
+            _ => MainStdio::NoInput,
+        };
+        let has_term = environment.variables.iter().any(|(name, _)| name == "TERM");
+        if stdio == MainStdio::Terminal && !has_term {
+            environment.set("TERM", "xterm");
+        }
         let pod_context = self.pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
         let context = self.container.security_context.as_ref();
         let id = |own: Option<i64>, pod: Option<i64>| own.or(pod).and_then(|id| u32::try_from(id).ok());
@@ -210,6 +225,7 @@ impl Start {
                 .chain(fs_group)
                 .filter_map(|g| u32::try_from(g).ok())
                 .collect(),
+            stdio,
         })
     }
 
@@ -268,7 +284,7 @@ impl Start {
     }
 
     /// Note the shim for the next kubelet, and let the log take what the container says.
-    fn record(&self, started: Started) -> Result<Process, String> {
+    fn record(&self, started: Started) -> Result<(Process, Arc<Console>), String> {
         let directory = self.directory();
         leftover::note(&directory, started.container.shim)
             .map_err(|e| format!("cannot write to {}: {e}", directory.display()))?;
@@ -277,9 +293,17 @@ impl Start {
             .logs
             .create(&directory, self.instance, self.kubelet.clock.clone());
         let log = log.map_err(|e| format!("cannot open the log in {}: {e}", directory.display()))?;
-        tokio::spawn(log.clone().copy("stdout", started.stdout));
-        tokio::spawn(log.copy("stderr", started.stderr));
-        Ok(started.container)
+        let once = self.container.stdin_once == Some(true);
+        let stdin = started.stdin.filter(|_| self.container.stdin == Some(true));
+        let (console, to) = Console::new(stdin, once, started.terminal);
+        let tee = |from, stream| Tee {
+            from,
+            stream,
+            to: to.clone(),
+        };
+        tokio::spawn(log.clone().copy("stdout", tee(started.stdout, Stream::Stdout)));
+        tokio::spawn(log.copy("stderr", tee(started.stderr, Stream::Stderr)));
+        Ok((started.container, console))
     }
 
     async fn post_start(&self, process: &Process) -> Result<(), Failure> {

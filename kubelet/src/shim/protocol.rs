@@ -1,5 +1,5 @@
 //! What the kubelet and a container's shim say to each other: one JSON object a line, over the socket that is
-//! the shim's standard input. A line with [`Request::Exec`] carries three file descriptors.
+//! the shim's standard input. A line may carry file descriptors.
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -27,6 +27,20 @@ pub struct Spec {
     pub group: Option<u32>,
     /// See `user`.
     pub groups: Vec<u32>,
+    /// Whose standard streams the main process gets.
+    pub stdio: MainStdio,
+}
+
+/// What is the standard input of a main process. Output goes to the shim's own, except with a terminal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MainStdio {
+    /// `/dev/null`.
+    #[default]
+    NoInput,
+    /// The descriptor that comes along with the [`Spec`].
+    Input,
+    /// All three are the terminal that comes along with the [`Spec`].
+    Terminal,
 }
 
 /// A directory or file of the host that appears at a path of the pod.
@@ -47,12 +61,15 @@ pub enum Request {
     Signal(i32),
     /// Kill every process of the container.
     Kill,
-    /// Run another program in the container; standard input, output and error come along as descriptors.
+    /// Run another program in the container. Standard input, output and error come along as descriptors, or one that is
+    /// its terminal.
     Exec {
         /// Chosen by the kubelet, repeated in [`Report::ExecExited`].
         id: u64,
         /// Program and arguments.
         argv: Vec<String>,
+        /// Whether it has a terminal.
+        tty: bool,
     },
     /// Kill what an earlier `Exec` started, with its process group.
     KillExec {

@@ -5,7 +5,9 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::signal::SigSet;
 use nix::sys::stat::Mode;
-use nix::unistd::{ForkResult, Gid, Pid, Uid, dup2_raw, execve, fork, pipe2, read, setpgid, write};
+use nix::unistd::{
+    ForkResult, Gid, Pid, Uid, dup2_raw, execve, fchown, fork, pipe2, read, setpgid, setsid, write,
+};
 use std::ffi::CString;
 use std::fs;
 use std::io;
@@ -13,9 +15,18 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// Fork and run `argv` with the environment, directory and user of `spec`. Standard input, output and error are
-/// `stdio`, or the shim's own. Success means that the exec has succeeded.
-pub fn spawn(spec: &Spec, argv: &[String], stdio: Option<&[OwnedFd; 3]>) -> Result<Pid, String> {
+/// Standard input, output and error of a program.
+pub enum Stdio {
+    /// The shim's own output and, unless this is another, its input (`/dev/null`).
+    Own(Option<OwnedFd>),
+    /// These.
+    Given([OwnedFd; 3]),
+    /// A terminal, which becomes its controlling one.
+    Terminal(OwnedFd),
+}
+
+/// Fork and run `argv` with the environment, directory and user of `spec`. Success means that the exec has succeeded.
+pub fn spawn(spec: &Spec, argv: &[String], stdio: &Stdio) -> Result<Pid, String> {
     let program = argv.first().ok_or("the command is empty")?;
     let path = find(program, spec)?;
     let c_path = c_string(&path)?;
@@ -33,7 +44,7 @@ pub fn spawn(spec: &Spec, argv: &[String], stdio: Option<&[OwnedFd; 3]>) -> Resu
                 Err(message) => message,
                 Ok(()) => {
                     let Err(errno) = execve(&c_path, &c_argv, &c_env);
-                    format!("cannot run {path}: {}", errno.desc())
+                    format!("exec {path}: {}", errno.desc().to_lowercase())
                 }
             };
             let _ = write(&tell, message.as_bytes());
@@ -53,11 +64,20 @@ pub fn spawn(spec: &Spec, argv: &[String], stdio: Option<&[OwnedFd; 3]>) -> Resu
 }
 
 /// In the child, between fork and exec.
-fn prepare(spec: &Spec, stdio: Option<&[OwnedFd; 3]>) -> Result<(), String> {
+fn prepare(spec: &Spec, stdio: &Stdio) -> Result<(), String> {
     let failed = |what: &'static str| move |errno: Errno| format!("{what}: {}", errno.desc());
-    setpgid(Pid::from_raw(0), Pid::from_raw(0)).map_err(failed("setpgid"))?;
-    if let Some(stdio) = stdio {
-        for (number, descriptor) in stdio.iter().enumerate() {
+    // A session's leader leads a process group, too.
+    match stdio {
+        Stdio::Terminal(terminal) => control(spec, terminal).map_err(failed("terminal"))?,
+        _ => setpgid(Pid::from_raw(0), Pid::from_raw(0)).map_err(failed("setpgid"))?,
+    }
+    let standard = match stdio {
+        Stdio::Own(stdin) => [stdin.as_ref(), None, None],
+        Stdio::Given([stdin, stdout, stderr]) => [Some(stdin), Some(stdout), Some(stderr)],
+        Stdio::Terminal(terminal) => [Some(terminal); 3],
+    };
+    for (number, descriptor) in standard.into_iter().enumerate() {
+        if let Some(descriptor) = descriptor {
             replace(descriptor.as_raw_fd(), number as RawFd).map_err(failed("standard streams"))?;
         }
     }
@@ -66,6 +86,17 @@ fn prepare(spec: &Spec, stdio: Option<&[OwnedFd; 3]>) -> Result<(), String> {
     std::env::set_current_dir(directory)
         .map_err(|e| format!("cannot enter the working directory {}: {e}", directory.display()))?;
     become_user(spec)
+}
+
+/// Make `terminal` the controlling one of a session of the program's own, and its user's.
+fn control(spec: &Spec, terminal: &OwnedFd) -> nix::Result<()> {
+    setsid()?;
+    // SAFETY: the descriptor is open, and the call takes numbers only.
+    Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) })?;
+    match spec.user {
+        Some(user) if Uid::effective().is_root() => fchown(terminal, Some(Uid::from_raw(user)), None),
+        _ => Ok(()),
+    }
 }
 
 fn become_user(spec: &Spec) -> Result<(), String> {
@@ -95,11 +126,21 @@ fn give_up_quota_exemption() {
     unsafe { libc::prctl(libc::PR_CAPBSET_DROP, CAP_SYS_RESOURCE, 0, 0, 0) };
 }
 
-/// Where the program is: as `execvp` would look for it in the container's own `PATH`.
+/// Where the program is: as `execvp` would look for it in the container's own `PATH`; refused in runc's words.
 fn find(program: &str, spec: &Spec) -> Result<String, String> {
     let base = spec.working_dir.as_deref().unwrap_or(Path::new("/"));
     if program.contains('/') {
-        return Ok(base.join(program).to_string_lossy().into_owned());
+        let path = base.join(program).to_string_lossy().into_owned();
+        let refused = match fs::metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                format!("stat {path}: no such file or directory")
+            }
+            Ok(found) if found.is_dir() => "is a directory".into(),
+            Ok(found) if !is_program(&found) => "permission denied".into(),
+            // Whatever else there may be, the kernel says.
+            _ => return Ok(path),
+        };
+        return Err(format!("exec: {program:?}: {refused}"));
     }
     let path = spec
         .env
@@ -110,11 +151,13 @@ fn find(program: &str, spec: &Spec) -> Result<String, String> {
     path.split(':')
         .filter(|d| !d.is_empty())
         .map(|directory| Path::new(directory).join(program))
-        .find(|candidate| {
-            fs::metadata(candidate).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-        })
+        .find(|candidate| fs::metadata(candidate).is_ok_and(|m| is_program(&m)))
         .map(|found| found.to_string_lossy().into_owned())
-        .ok_or_else(|| format!("exec: {program:?}: executable file not found in $PATH ({path})"))
+        .ok_or_else(|| format!("exec: {program:?}: executable file not found in $PATH"))
+}
+
+fn is_program(metadata: &fs::Metadata) -> bool {
+    metadata.is_file() && metadata.permissions().mode() & 0o111 != 0
 }
 
 /// Point descriptors at `/dev/null`.

@@ -89,10 +89,7 @@ impl Worker {
             process.gone().await;
             let _ = tell.send(Notice::Ended { container: of, exit });
         });
-        let reachable = exec::Running {
-            process: running.process.clone(),
-            address: self.record.address,
-        };
+        let reachable = exec::Running::new(running.process.clone(), running.console, self.record.address);
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         self.kubelet.containers.insert(uid, name, reachable);
         self.live.insert(
