@@ -26,6 +26,11 @@ pub enum Action {
     Update(Box<Endpoints>),
 }
 
+/// Whether this controller made the object.
+pub fn is_managed(endpoints: &Endpoints) -> bool {
+    endpoints.labels().get(MANAGED_BY.0).map(String::as_str) == Some(MANAGED_BY.1)
+}
+
 /// What is to be written, if anything; `now` is what the change annotation says.
 pub fn plan<P: Borrow<Pod>>(
     service: &Service,

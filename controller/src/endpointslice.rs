@@ -60,7 +60,12 @@ pub async fn run(context: Context) {
             Config::default(),
             &legacy,
             |moved| {
-                queue.add(moved.key());
+                // Endpoints without a Service are their maker's own, for example a lock, unless this made them.
+                let ours = moved.latest().is_some_and(|e| endpoints::is_managed(e));
+                let key = moved.key();
+                if ours || services.get(&key).is_some() {
+                    queue.add(key);
+                }
             }
         ),
         work(&queue, context.options.concurrent_syncs, |key| reconcile(

@@ -28,6 +28,23 @@ fn endpoints(slices: &Value) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
+async fn endpoints_without_a_service_are_left_alone() {
+    let cluster = InProcess::start().await;
+    let endpoints = "/api/v1/namespaces/default/endpoints";
+    let lock = cluster
+        .create(endpoints, json!({"metadata": {"name": "lock"}}))
+        .await;
+    // A Service that comes later and is dealt with, so the lock has been, too.
+    add_service(&cluster).await;
+    cluster.until(ENDPOINTS, |web| web["metadata"].is_object()).await;
+    cluster
+        .until(&format!("{endpoints}/lock"), |now| {
+            now["metadata"]["uid"] == lock["metadata"]["uid"]
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn endpoints_follow_readiness() {
     let cluster = InProcess::start().await;
     add_service(&cluster).await;
