@@ -18,9 +18,13 @@ install kdig knot-dnsutils
 install nslookup bind9-dnsutils
 install kubectl kubernetes-client
 install named-checkzone bind9-utils
+install node nodejs
+install npm npm
 install python3 python3
 install script bsdutils
-for tool in cargo cc curl dig dnsperf kdig kubectl named-checkzone nslookup python3 script; do
+# Debian keeps what makes virtual environments apart.
+python3 -c 'import ensurepip' 2>/dev/null || install virtual-environments python3-venv
+for tool in cargo cc curl dig dnsperf kdig kubectl named-checkzone node npm nslookup python3 script; do
   command -v "$tool" >/dev/null || { echo "test.sh: $tool is missing and could not be installed" >&2; exit 1; }
 done
 

@@ -7,6 +7,7 @@ mod allocation;
 pub mod auth;
 mod body;
 mod call;
+mod compression;
 pub mod discovery;
 pub mod error;
 pub mod health;

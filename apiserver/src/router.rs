@@ -8,7 +8,7 @@ use crate::path::{self, ResourcePath};
 use crate::resource::{Kind, Subresource};
 use crate::respond;
 use crate::server::Server;
-use crate::{discovery, health, openapi, resources, subresources, verbs, version};
+use crate::{compression, discovery, health, openapi, resources, subresources, verbs, version};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -34,6 +34,7 @@ pub fn router(server: Arc<Server>) -> Router {
         .fallback(resource)
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
         .with_state(server)
+        .layer(compression::layer())
         .layer(axum::middleware::from_fn_with_state(metrics, Metrics::count))
         .layer(CatchPanicLayer::custom(panicked))
 }

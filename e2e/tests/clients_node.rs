@@ -1,0 +1,14 @@
+//! The public Node client, unmodified: what is expected is in `e2e/clients/node`.
+
+use e2e::binary::Cluster;
+use e2e::clients::{drive, node};
+
+#[test]
+fn objects_are_created_read_listed_patched_applied_scaled_and_deleted() {
+    drive(&mut Cluster::up(), &mut node("objects.mjs"));
+}
+
+#[test]
+fn watches_and_informers_survive_restarts() {
+    drive(&mut Cluster::up(), &mut node("watch.mjs"));
+}
