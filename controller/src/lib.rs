@@ -4,6 +4,7 @@
 //! A controller observes (asks the API afresh, a watch only says *that* something moved), plans (a pure
 //! function, time included) and acts. A lost race means: look again.
 
+pub mod clusterrole;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod garbage;
@@ -17,6 +18,7 @@ pub mod selection;
 pub mod selector;
 pub mod serviceaccount;
 pub mod statefulset;
+pub mod token_secret;
 pub mod volume;
 
 use events::Clock;
@@ -98,6 +100,7 @@ fn controllers(context: &Context) -> Vec<Controller> {
     // Whoever watches every kind tells whoever waits for the last object of a namespace.
     let (vanished, vanishing) = tokio::sync::mpsc::unbounded_channel();
     let all: Vec<Controller> = vec![
+        ("clusterrole", clusterrole::run(context.clone()).boxed()),
         ("endpointslice", endpointslice::run(context.clone()).boxed()),
         ("garbage", garbage::run(context.clone(), vanished).boxed()),
         ("namespace", namespace::run(context.clone(), vanishing).boxed()),
@@ -105,6 +108,7 @@ fn controllers(context: &Context) -> Vec<Controller> {
         ("scheduler", scheduler::run(context.clone()).boxed()),
         ("serviceaccount", serviceaccount::run(context.clone()).boxed()),
         ("statefulset", statefulset::run(context.clone()).boxed()),
+        ("tokensecret", token_secret::run(context.clone()).boxed()),
         ("volume", volume::run(context.clone()).boxed()),
     ];
     let chosen = &context.options.controllers;

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::str::FromStr;
 
 /// Every controller, by name.
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 10] = [
+    "clusterrole",
     "endpointslice",
     "garbage",
     "namespace",
@@ -13,6 +14,7 @@ pub const NAMES: [&str; 8] = [
     "scheduler",
     "serviceaccount",
     "statefulset",
+    "tokensecret",
     "volume",
 ];
 

@@ -368,15 +368,18 @@ pub fn amount(quantity: &Quantity) -> Option<f64> {
 fn service_variables(pod: &Pod, sources: &Sources, links: bool) -> Vec<(String, String)> {
     let mut variables = Vec::new();
     if let Some((host, port)) = &sources.api_server {
-        variables.push(("KUBERNETES_SERVICE_HOST".to_owned(), host.clone()));
-        variables.push(("KUBERNETES_SERVICE_PORT".to_owned(), port.to_string()));
-        variables.push(("KUBERNETES_SERVICE_PORT_HTTPS".to_owned(), port.to_string()));
+        variables.extend(api_variables(host, *port));
     }
     let namespace = &pod.metadata.namespace;
+    // That one's are those above: where it really answers.
+    let is_api = |service: &Service| {
+        let metadata = &service.metadata;
+        (metadata.namespace.as_deref(), metadata.name.as_deref()) == (Some("default"), Some("kubernetes"))
+    };
     for service in sources
         .services
         .iter()
-        .filter(|s| links && s.metadata.namespace == *namespace)
+        .filter(|s| links && s.metadata.namespace == *namespace && !is_api(s))
     {
         let Some(spec) = &service.spec else { continue };
         let Some(ip) = spec
@@ -411,6 +414,29 @@ fn service_variables(pod: &Pod, sources: &Sources, links: bool) -> Vec<(String, 
         }
     }
     variables
+}
+
+/// The variables of the Service `default/kubernetes`, which has port 443; their values are those of the API
+/// server's own listener, because nothing carries a cluster IP's traffic.
+fn api_variables(host: &str, port: u16) -> Vec<(String, String)> {
+    let bracketed = match host.contains(':') && !host.starts_with('[') {
+        true => format!("[{host}]"),
+        false => host.to_owned(),
+    };
+    let url = format!("tcp://{bracketed}:{port}");
+    let host = host.trim_matches(['[', ']']);
+    [
+        ("SERVICE_HOST", host),
+        ("SERVICE_PORT", &port.to_string()),
+        ("SERVICE_PORT_HTTPS", &port.to_string()),
+        ("PORT", &url),
+        ("PORT_443_TCP", &url),
+        ("PORT_443_TCP_PROTO", "tcp"),
+        ("PORT_443_TCP_PORT", &port.to_string()),
+        ("PORT_443_TCP_ADDR", host),
+    ]
+    .map(|(name, value)| (format!("KUBERNETES_{name}"), value.to_owned()))
+    .into()
 }
 
 fn constant(name: &str) -> String {
@@ -470,6 +496,39 @@ mod tests {
         ] {
             assert_eq!(environment.get(name), Some(value), "{name}");
         }
+    }
+
+    #[test]
+    fn the_api_is_where_it_answers_whatever_its_services_address_is() {
+        let service = json!({"metadata": {"name": "kubernetes", "namespace": "default"},
+            "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "https", "port": 443}]}});
+        let other = json!({"metadata": {"name": "my-db", "namespace": "default"},
+            "spec": {"clusterIP": "10.96.0.7", "ports": [{"name": "sql", "port": 5432, "protocol": "TCP"}]}});
+        let services = [service, other].map(|each| serde_json::from_value(each).expect("a Service"));
+        let sources = Sources {
+            api_server: Some(("127.0.0.1".into(), 6443)),
+            services: services.into(),
+            ..Sources::default()
+        };
+        let environment = build(pod(json!([])), &sources).expect("built");
+        for (name, value) in [
+            ("KUBERNETES_SERVICE_HOST", "127.0.0.1"),
+            ("KUBERNETES_SERVICE_PORT", "6443"),
+            ("KUBERNETES_SERVICE_PORT_HTTPS", "6443"),
+            ("KUBERNETES_PORT", "tcp://127.0.0.1:6443"),
+            ("KUBERNETES_PORT_443_TCP_ADDR", "127.0.0.1"),
+            ("KUBERNETES_PORT_443_TCP_PORT", "6443"),
+            ("MY_DB_SERVICE_HOST", "10.96.0.7"),
+            ("MY_DB_SERVICE_PORT_SQL", "5432"),
+            ("MY_DB_PORT_5432_TCP", "tcp://10.96.0.7:5432"),
+        ] {
+            assert_eq!(environment.get(name), Some(value), "{name}");
+        }
+        let mut unlinked = pod(json!([]));
+        unlinked["spec"]["enableServiceLinks"] = false.into();
+        let environment = build(unlinked, &sources).expect("built");
+        assert_eq!(environment.get("KUBERNETES_SERVICE_PORT"), Some("6443"));
+        assert_eq!(environment.get("MY_DB_SERVICE_HOST"), None);
     }
 
     #[test]

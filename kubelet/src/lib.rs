@@ -114,6 +114,7 @@ pub struct Kubelet {
     events: Events,
     slices: own_name::Followed,
     containers: exec::Containers,
+    tokens: volume::token::Tokens,
 }
 
 /// What `petset shim …` and `petset web …` do: the processes that a kubelet starts from its own binary. `None`:
@@ -152,6 +153,7 @@ impl Kubelet {
             events: Events::new(recorder),
             slices: own_name::Followed::default(),
             containers: exec::Containers::default(),
+            tokens: volume::token::Tokens::default(),
             options,
         })
     }

@@ -1,16 +1,16 @@
 //! A pod's volumes as directories of this machine, and where they appear in its containers (reference, 3.10).
 
 pub mod payload;
+pub mod token;
 mod write;
 
 use crate::environment::{Environment, Sources};
 use crate::shim::protocol::Mount;
-use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{
     ConfigMap, Container, HostPathVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod,
-    ProjectedVolumeSource, Secret, ServiceAccount, Volume,
+    ProjectedVolumeSource, Secret, Volume,
 };
-use kube::api::{Api, PostParams};
+use kube::api::Api;
 use payload::{File, Payload};
 use std::collections::BTreeMap;
 use std::fs;
@@ -57,6 +57,10 @@ pub struct Volumes<'a> {
     pub directory: &'a Path,
     /// For downward API files.
     pub sources: &'a Sources,
+    /// Service account tokens that were asked for before.
+    pub tokens: &'a token::Tokens,
+    /// What time it is.
+    pub now: jiff::Timestamp,
 }
 
 impl Volumes<'_> {
@@ -177,9 +181,9 @@ impl Volumes<'_> {
                 files.extend(payload::downward_api(self.pod, items, mode, self.sources)?);
             }
             if let Some(token) = &each.service_account_token {
-                let text = self
-                    .token(token.audience.clone(), token.expiration_seconds)
-                    .await?;
+                let audience = token.audience.as_deref();
+                let wanted = token::Wanted::new(self.pod, audience, token.expiration_seconds);
+                let text = self.tokens.get(self.client, wanted, self.now).await?;
                 files.insert(token.path.clone(), File::new(text, mode));
             }
         }
@@ -204,38 +208,6 @@ impl Volumes<'_> {
             None if optional != Some(true) => Err(Failure::new(format!("secret {name:?} not found"))),
             found => Ok(found),
         }
-    }
-
-    async fn token(&self, audience: Option<String>, expiration: Option<i64>) -> Result<String, Failure> {
-        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), self.namespace());
-        let account = self
-            .pod
-            .spec
-            .as_ref()
-            .and_then(|s| s.service_account_name.clone());
-        let account = account
-            .filter(|a| !a.is_empty())
-            .unwrap_or_else(|| "default".into());
-        let request = TokenRequest {
-            spec: Some(TokenRequestSpec {
-                audiences: audience.filter(|a| !a.is_empty()).map(|a| vec![a]),
-                expiration_seconds: expiration,
-                bound_object_ref: Some(BoundObjectReference {
-                    api_version: Some("v1".into()),
-                    kind: Some("Pod".into()),
-                    name: self.pod.metadata.name.clone(),
-                    uid: self.pod.metadata.uid.clone(),
-                }),
-            }),
-            ..TokenRequest::default()
-        };
-        let answer = api
-            .create_token_request(&account, &PostParams::default(), &request)
-            .await?;
-        answer
-            .status
-            .and_then(|s| s.token)
-            .ok_or_else(|| Failure::new("the API server gave no token"))
     }
 
     /// The directory behind a claim, once the claim is bound.

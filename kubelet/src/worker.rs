@@ -272,6 +272,8 @@ impl Worker {
                 pod: &pod,
                 directory: &directory,
                 sources: &sources,
+                tokens: &kubelet.tokens,
+                now: kubelet.now(),
             };
             let named = async {
                 if let Some(address) = named {
