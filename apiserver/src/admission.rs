@@ -1,6 +1,7 @@
 //! What upstream's built-in admission plugins do: namespaces must exist and live, pods get their service
 //! account, claims their storage class.
 
+use crate::authorization::escalation;
 use crate::call::Call;
 use crate::error::{Error, Target};
 use crate::metadata;
@@ -31,6 +32,7 @@ pub async fn create(call: &Call, object: &mut Value) -> Result<(), Error> {
     if let Some(namespace) = call.namespace() {
         live_namespace(call, namespace, metadata::text(object, "name")).await?;
     }
+    escalation::check(call, object).await?;
     match resource(call) {
         ("", "pods") => service_account(call, object).await,
         ("", "persistentvolumeclaims") => default_class(call, object).await,
@@ -40,6 +42,9 @@ pub async fn create(call: &Call, object: &mut Value) -> Result<(), Error> {
 
 /// Admit a changed object.
 pub async fn update(call: &Call, new: &mut Value, old: &Value) -> Result<(), Error> {
+    if !escalation::is_collection(new, old) {
+        escalation::check(call, new).await?;
+    }
     match resource(call) {
         ("", "persistentvolumeclaims") => expansion(call, new, old).await,
         _ => Ok(()),

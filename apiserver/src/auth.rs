@@ -1,6 +1,7 @@
 //! Who asks: users, and how a request proves to be one. A listener puts the [`User`] into the request's
 //! extensions; in-process clients bring theirs along.
 
+mod bound;
 pub mod pki;
 pub mod token;
 
@@ -10,7 +11,8 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use token::Tokens;
+use store::Store;
+use token::{ISSUER, Tokens};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// What time it is.
@@ -89,28 +91,28 @@ const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 #[error("Unauthorized")]
 pub struct Unauthorized;
 
+/// The digest of a secret, which is all that is kept to recognise it.
+pub fn digest(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret).into()
+}
+
 /// Knows every credential that a listener accepts.
 #[derive(Clone)]
 pub struct Authenticator {
-    tokens: Arc<Tokens>,
-    admin_token: [u8; 32],
-    clock: Clock,
+    /// Who signs service accounts' tokens.
+    pub tokens: Option<Arc<Tokens>>,
+    /// The [`digest`] of the token that makes an administrator.
+    pub admin_token: Option<[u8; 32]>,
+    /// What time it is.
+    pub clock: Clock,
+    /// Where it is looked up whether what a token is bound to is still there.
+    pub store: Arc<dyn Store>,
 }
 
 impl Authenticator {
-    /// Accepts tokens that `tokens` issued, and `admin_token`, which makes an administrator.
-    pub fn new(tokens: Arc<Tokens>, admin_token: &str, clock: Clock) -> Authenticator {
-        let admin_token = Sha256::digest(admin_token).into();
-        Authenticator {
-            tokens,
-            admin_token,
-            clock,
-        }
-    }
-
     /// The user of a request: by the connection's client certificate, else by its bearer token; the
     /// anonymous one without either. A wrong token is refused.
-    pub fn authenticate(
+    pub async fn authenticate(
         &self,
         certificate: Option<&User>,
         headers: &HeaderMap,
@@ -129,18 +131,36 @@ impl Authenticator {
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(Unauthorized);
         }
-        let token = token.trim();
-        // Digests are compared, so that the time it takes tells nothing about the token.
-        if <[u8; 32]>::from(Sha256::digest(token)) == self.admin_token {
-            return Ok(User::admin());
-        }
-        self.tokens
-            .verify(token, (self.clock)())
-            .map(|verified| verified.user())
-            .map_err(|why| {
+        match self.review(token.trim(), &[]).await {
+            Ok((user, _)) => Ok(user),
+            Err(why) => {
                 tracing::debug!(%why, "refused a bearer token");
-                Unauthorized
-            })
+                Err(Unauthorized)
+            }
+        }
+    }
+
+    /// Whose token it is, and for which of `audiences` (none: the API server's own) it is good; the error
+    /// is upstream's text and does not contain the token.
+    pub async fn review(&self, token: &str, audiences: &[String]) -> Result<(User, Vec<String>), String> {
+        const WRONG: &str = "invalid bearer token";
+        let own = [ISSUER.to_owned()];
+        let audiences = if audiences.is_empty() { &own } else { audiences };
+        // Digests are compared, so that the time it takes tells nothing about the token.
+        if self.admin_token == Some(digest(token)) {
+            return match audiences.contains(&own[0]) {
+                true => Ok((User::admin(), own.into())),
+                false => Err(WRONG.into()),
+            };
+        }
+        let tokens = self.tokens.as_ref().ok_or(WRONG)?;
+        let claims = tokens.verify(token, audiences, (self.clock)());
+        let claims = claims.map_err(|why| why.told(audiences))?;
+        bound::check(self.store.as_ref(), &claims, (self.clock)())
+            .await
+            .map_err(|why| format!("[{WRONG}, {why}]"))?;
+        let good = audiences.iter().filter(|audience| claims.aud.contains(audience));
+        Ok((claims.user(), good.cloned().collect()))
     }
 }
 
@@ -153,6 +173,7 @@ pub fn is_public(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use store::MemoryStore;
     use token::{Account, Grant};
 
     fn clock() -> Clock {
@@ -163,32 +184,51 @@ mod tests {
         HeaderMap::from_iter([(AUTHORIZATION, authorization.parse().unwrap())])
     }
 
-    #[test]
-    fn a_request_is_who_its_credentials_say() {
-        let tokens = Arc::new(Tokens::new(&Tokens::generate_key().unwrap()).unwrap());
-        let token = tokens.issue(&Grant {
+    async fn authenticator(tokens: Arc<Tokens>) -> Authenticator {
+        let store = MemoryStore::new();
+        let account = br#"{"metadata":{"name":"web","namespace":"shop","uid":"u1"}}"#;
+        let written = store.create("/core/serviceaccounts/shop/web", account.as_slice().into());
+        written.await.unwrap();
+        Authenticator {
+            tokens: Some(tokens),
+            admin_token: Some(digest("s3cret")),
+            clock: clock(),
+            store: Arc::new(store),
+        }
+    }
+
+    fn grant(audiences: &[String]) -> Grant<'_> {
+        Grant {
             namespace: "shop",
             account: Account {
                 name: "web",
                 uid: "u1",
             },
-            pod: None,
-            audiences: &[],
+            audiences,
             expires: "2026-01-02T04:00:00Z".parse().unwrap(),
             now: clock()(),
-        });
-        let authenticator = Authenticator::new(tokens, "s3cret", clock());
-        let who = |certificate: Option<&User>, headers: &HeaderMap| {
-            authenticator
-                .authenticate(certificate, headers)
-                .map(|user| user.name)
+            ..Grant::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_is_who_its_credentials_say() {
+        let tokens = Arc::new(Tokens::new(&Tokens::generate_key().unwrap()).unwrap());
+        let token = tokens.issue(&grant(&[]));
+        let authenticator = authenticator(tokens).await;
+        let who = async |certificate: Option<&User>, headers: &HeaderMap| {
+            let user = authenticator.authenticate(certificate, headers).await;
+            user.map(|user| user.name)
         };
         let jane = User::new("jane", &[]);
-        assert_eq!(who(Some(&jane), &HeaderMap::new()).unwrap(), "jane");
-        assert_eq!(who(None, &HeaderMap::new()).unwrap(), "system:anonymous");
-        assert_eq!(who(None, &headers("Bearer s3cret")).unwrap(), "system:admin");
+        assert_eq!(who(Some(&jane), &HeaderMap::new()).await.unwrap(), "jane");
+        assert_eq!(who(None, &HeaderMap::new()).await.unwrap(), "system:anonymous");
         assert_eq!(
-            who(None, &headers(&format!("bearer {token}"))).unwrap(),
+            who(None, &headers("Bearer s3cret")).await.unwrap(),
+            "system:admin"
+        );
+        assert_eq!(
+            who(None, &headers(&format!("bearer {token}"))).await.unwrap(),
             "system:serviceaccount:shop:web"
         );
         for wrong in [
@@ -198,8 +238,44 @@ mod tests {
             "Basic czNjcmV0",
             "Bearer s3cre",
         ] {
-            assert_eq!(who(None, &headers(wrong)), Err(Unauthorized), "{wrong}");
+            assert_eq!(who(None, &headers(wrong)).await, Err(Unauthorized), "{wrong}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_token_is_reviewed_for_the_audiences_that_are_asked_for() {
+        let tokens = Arc::new(Tokens::new(&Tokens::generate_key().unwrap()).unwrap());
+        let audiences = ["vault".to_owned(), "db".to_owned()];
+        let token = tokens.issue(&grant(&audiences));
+        let authenticator = authenticator(tokens).await;
+        let asked = ["db".to_owned(), "other".to_owned()];
+        let (user, good) = authenticator.review(&token, &asked).await.unwrap();
+        assert_eq!(user.name, "system:serviceaccount:shop:web");
+        assert_eq!(good, ["db"]);
+        assert_eq!(
+            authenticator.review(&token, &[]).await.unwrap_err(),
+            format!(
+                "[invalid bearer token, token audiences [\"vault\" \"db\"] is invalid for the target audiences [{ISSUER:?}]]"
+            )
+        );
+        let (_, good) = authenticator.review("s3cret", &[]).await.unwrap();
+        assert_eq!(good, [ISSUER]);
+        assert!(authenticator.review("s3cret", &asked).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_token_ends_with_its_account() {
+        let tokens = Arc::new(Tokens::new(&Tokens::generate_key().unwrap()).unwrap());
+        let token = tokens.issue(&grant(&[]));
+        let authenticator = authenticator(tokens).await;
+        authenticator.review(&token, &[]).await.unwrap();
+        let key = "/core/serviceaccounts/shop/web";
+        authenticator.store.delete(key, 1).await.unwrap();
+        let refused = authenticator.review(&token, &[]).await.unwrap_err();
+        assert_eq!(
+            refused,
+            "[invalid bearer token, serviceaccounts \"web\" not found]"
+        );
     }
 
     #[test]

@@ -5,7 +5,9 @@
 mod admission;
 mod allocation;
 pub mod auth;
+pub mod authorization;
 mod body;
+pub mod bootstrap;
 mod call;
 mod compression;
 pub mod discovery;

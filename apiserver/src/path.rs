@@ -76,7 +76,7 @@ pub fn parse(path: &str) -> Option<ResourcePath> {
 }
 
 /// A path segment without its percent encoding; what is no valid encoding stays as it is.
-fn decode(segment: &str) -> String {
+pub(crate) fn decode(segment: &str) -> String {
     if !segment.contains('%') {
         return segment.to_string();
     }

@@ -12,12 +12,14 @@ mod json;
 mod lease;
 mod namespace;
 mod node;
-mod parts;
+pub(crate) mod parts;
 mod persistent_volume;
 mod persistent_volume_claim;
 mod pod;
 mod pod_template;
 mod quantities;
+mod role;
+mod role_binding;
 mod secret;
 mod service;
 mod service_account;
@@ -47,6 +49,10 @@ pub fn all() -> Vec<&'static dyn Kind> {
         &lease::Lease,
         &endpoint_slice::EndpointSlice,
         &event::Event,
+        &role_binding::ClusterRoleBinding,
+        &role::ClusterRole,
+        &role_binding::RoleBinding,
+        &role::Role,
         &storage_class::StorageClass,
     ]
 }

@@ -4,11 +4,13 @@ use crate::auth::User;
 use crate::call::Call;
 use crate::error::Error;
 use crate::metrics::Metrics;
-use crate::path::{self, ResourcePath};
+use crate::path;
 use crate::resource::{Kind, Subresource};
 use crate::respond;
 use crate::server::Server;
-use crate::{compression, discovery, health, openapi, resources, subresources, verbs, version};
+use crate::{
+    authorization, compression, discovery, health, openapi, resources, subresources, verbs, version,
+};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -33,8 +35,9 @@ pub fn router(server: Arc<Server>) -> Router {
         .merge(metrics.routes())
         .fallback(resource)
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
-        .with_state(server)
+        .with_state(server.clone())
         .layer(compression::layer())
+        .layer(axum::middleware::from_fn_with_state(server, authorization::guard))
         .layer(axum::middleware::from_fn_with_state(metrics, Metrics::count))
         .layer(CatchPanicLayer::custom(panicked))
 }
@@ -74,9 +77,6 @@ async fn resource(State(server): State<Arc<Server>>, request: Request) -> Respon
     let Some(path) = path::parse(parts.uri.path()) else {
         return unknown();
     };
-    if let Err(error) = authorize(&user, &parts.method, &path) {
-        return error.into_response();
-    }
     let kind = server.kind(&path.group, &path.version, &path.plural);
     let Some(kind) = kind.or_else(|| subresources::reviews::of(&path)) else {
         return unknown();
@@ -158,40 +158,4 @@ fn unknown_path(server: &Server, path: &str) -> Error {
         (Some("apis"), Some(group)) if server.has_group(group) => Error::NoSuchResource,
         _ => Error::NoSuchPath,
     }
-}
-
-/// Everything is allowed to everybody who is somebody.
-fn authorize(user: &User, method: &Method, path: &ResourcePath) -> Result<(), Error> {
-    if subresources::reviews::may_do_anything(user) {
-        return Ok(());
-    }
-    let verb = match (method, &path.name) {
-        (&Method::GET, _) if path.watch => "watch",
-        (&Method::GET | &Method::HEAD, Some(_)) => "get",
-        (&Method::GET | &Method::HEAD, None) => "list",
-        (&Method::POST, _) => "create",
-        (&Method::PUT, _) => "update",
-        (&Method::PATCH, _) => "patch",
-        (&Method::DELETE, Some(_)) => "delete",
-        (&Method::DELETE, None) => "deletecollection",
-        _ => "unknown",
-    };
-    let scope = match &path.namespace {
-        Some(namespace) => format!("in the namespace {namespace:?}"),
-        None => "at the cluster scope".into(),
-    };
-    let resource = match &path.subresource {
-        Some(subresource) => format!("{}/{subresource}", path.plural),
-        None => path.plural.clone(),
-    };
-    let why = format!(
-        "User {:?} cannot {verb} resource {resource:?} in API group {:?} {scope}",
-        user.name, path.group
-    );
-    let target = crate::error::Target {
-        group: path.group.clone(),
-        resource: path.plural.clone(),
-        name: path.name.clone().unwrap_or_default(),
-    };
-    Err(Error::Forbidden(target, why))
 }

@@ -5,16 +5,16 @@
 //! own, so one that is slow to shake hands keeps nobody waiting.
 
 use crate::auth::pki::{Pki, PkiError};
-use crate::auth::token::{BadKey, Tokens};
-use crate::auth::{Authenticator, Clock, Unauthorized, User, is_public};
+use crate::auth::{Authenticator, Unauthorized, User, is_public};
+use crate::authorization::forbidden;
 use crate::error::Error;
-use crate::path;
 use axum::Router;
 use axum::body::Body;
 use axum::response::IntoResponse;
 use axum::serve::Listener;
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
-use http::{HeaderMap, Request, Response};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -22,7 +22,6 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
-use serde_json::json;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
@@ -34,6 +33,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+/// Where the page is that has a browser send a request: `same-origin`, `same-site`, `cross-site`, `none`.
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// How long open answers may take once the server stops.
 pub const GRACE: Duration = Duration::from_secs(5);
 /// How long a client may take for the TLS handshake.
@@ -59,14 +60,11 @@ pub enum TlsError {
     /// rustls does not like them.
     #[error("cannot use the server's certificate: {0}")]
     Rustls(String),
-    /// The service account key.
-    #[error("cannot use the service account key: {0}")]
-    Key(#[from] BadKey),
 }
 
 impl Tls {
-    /// Serve with `pki`'s certificate; accept its client certificates, its admin token and `tokens`.
-    pub fn new(pki: &Pki, tokens: Arc<Tokens>, clock: Clock) -> Result<Tls, TlsError> {
+    /// Serve with `pki`'s certificate; accept its client certificates, and what `authenticator` knows.
+    pub fn new(pki: &Pki, authenticator: Authenticator) -> Result<Tls, TlsError> {
         let bad = |error: &dyn std::fmt::Display| TlsError::Rustls(error.to_string());
         let certificate =
             CertificateDer::from_pem_slice(pki.server.certificate.as_bytes()).map_err(|e| bad(&e))?;
@@ -88,7 +86,7 @@ impl Tls {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Tls {
             acceptor: TlsAcceptor::from(Arc::new(config)),
-            authenticator: Authenticator::new(tokens, &pki.admin_token, clock),
+            authenticator,
         })
     }
 }
@@ -239,12 +237,12 @@ async fn connection<S>(
     }
 }
 
-async fn answer(
-    mut request: Request<Body>,
-    router: Router,
-    peer: Peer,
-) -> Result<Response<Body>, Infallible> {
-    match admit_request(&peer, &request) {
+async fn answer(request: Request<Body>, router: Router, peer: Peer) -> Result<Response<Body>, Infallible> {
+    // The body is not looked at, and could not be shared with another thread.
+    let (parts, body) = request.into_parts();
+    let admitted = admit_request(&peer, &parts).await;
+    let mut request = Request::from_parts(parts, body);
+    match admitted {
         Ok(user) => {
             request.headers_mut().remove(AUTHORIZATION);
             request.extensions_mut().insert(user);
@@ -254,15 +252,7 @@ async fn answer(
     }
 }
 
-/// 403 about no resource in particular.
-fn forbidden(message: &str) -> Error {
-    Error::Status(json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": format!("forbidden: {message}"), "reason": "Forbidden", "details": {}, "code": 403,
-    }))
-}
-
-fn admit_request(peer: &Peer, request: &Request<Body>) -> Result<User, Error> {
+async fn admit_request(peer: &Peer, request: &Parts) -> Result<User, Error> {
     match peer {
         Peer::Owner => Ok(User::admin()),
         Peer::Loopback if is_local(request) => Ok(User::admin()),
@@ -271,17 +261,12 @@ fn admit_request(peer: &Peer, request: &Request<Body>) -> Result<User, Error> {
              (Host and Origin must be localhost, 127.0.0.1 or [::1])",
         )),
         Peer::Remote(authenticator, certificate) => {
-            let user = authenticator.authenticate(certificate.as_ref(), request.headers());
+            let user = authenticator
+                .authenticate(certificate.as_ref(), &request.headers)
+                .await;
             let user = user.map_err(|Unauthorized| Error::Unauthorized)?;
-            let path = request.uri().path();
-            // The router decides about resources, and says which; it does not guard its other paths.
-            let resource = path::parse(path).is_some_and(|path| !path.plural.is_empty());
-            match user == User::anonymous() && !is_public(path) && !resource {
-                true => Err(forbidden(&format!(
-                    "User {:?} cannot {} path {path:?}",
-                    user.name,
-                    request.method().as_str().to_lowercase()
-                ))),
+            match user == User::anonymous() && !is_public(request.uri.path()) {
+                true => Err(Error::Unauthorized),
                 false => Ok(user),
             }
         }
@@ -290,12 +275,15 @@ fn admit_request(peer: &Peer, request: &Request<Body>) -> Result<User, Error> {
 
 /// Whether the request names this machine as its host and, if it comes from a page, as that page's: a page
 /// elsewhere could otherwise have a browser start pods here, or read from here after rebinding its own name.
-fn is_local(request: &Request<Body>) -> bool {
-    let headers: &HeaderMap = request.headers();
+fn is_local(request: &Parts) -> bool {
+    let headers: &HeaderMap = &request.headers;
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    let host = request.uri().host().or_else(|| text(HOST)).unwrap_or_default();
+    let host = request.uri.host().or_else(|| text(HOST)).unwrap_or_default();
     let origin = text(ORIGIN).map(|origin| origin.split_once("://").map_or("", |(_, host)| host));
-    is_loopback_name(host) && origin.is_none_or(is_loopback_name)
+    // Browsers say of every request where the page is from which it comes; a page on another port is one of
+    // another site's if it is a form that is sent, whose origin may be left out.
+    let from_elsewhere = text(FETCH_SITE).is_some_and(|site| site == "cross-site");
+    is_loopback_name(host) && origin.is_none_or(is_loopback_name) && !from_elsewhere
 }
 
 fn is_loopback_name(authority: &str) -> bool {
@@ -310,11 +298,13 @@ fn is_loopback_name(authority: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::token::{Account, Grant, Tokens};
     use axum::Extension;
     use jiff::Timestamp;
     use rustls::ClientConfig;
     use rustls::pki_types::ServerName;
     use std::net::SocketAddr;
+    use store::{MemoryStore, Store};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio_rustls::TlsConnector;
 
@@ -354,7 +344,17 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let pki = Pki::open(&directory.path().join("pki"), &[], Timestamp::now()).unwrap();
             let tokens = Arc::new(Tokens::new(&pki.service_account_key).unwrap());
-            let tls = Tls::new(&pki, tokens.clone(), Arc::new(Timestamp::now)).unwrap();
+            let store = MemoryStore::new();
+            let account = br#"{"metadata":{"name":"web","namespace":"shop","uid":"u1"}}"#;
+            let written = store.create("/core/serviceaccounts/shop/web", account.as_slice().into());
+            written.await.unwrap();
+            let authenticator = Authenticator {
+                tokens: Some(tokens.clone()),
+                admin_token: Some(crate::auth::digest(&pki.admin_token)),
+                clock: Arc::new(Timestamp::now),
+                store: Arc::new(store),
+            };
+            let tls = Tls::new(&pki, authenticator).unwrap();
             let (listener, address) = listener().await;
             let stop = CancellationToken::new();
             tokio::spawn(serve_tls(listener, router(), tls, stop.clone()));
@@ -402,16 +402,15 @@ mod tests {
         assert!(server.ask(true, "/api", "").await.ends_with("system:admin"));
         let admin = format!("Authorization: Bearer {}\r\n", server.pki.admin_token);
         assert!(server.ask(false, "/api", &admin).await.ends_with("system:admin"));
-        let token = server.tokens.issue(&crate::auth::token::Grant {
+        let token = server.tokens.issue(&Grant {
             namespace: "shop",
-            account: crate::auth::token::Account {
+            account: Account {
                 name: "web",
                 uid: "u1",
             },
-            pod: None,
-            audiences: &[],
             expires: Timestamp::now() + jiff::SignedDuration::from_hours(1),
             now: Timestamp::now(),
+            ..Grant::default()
         });
         let answer = server
             .ask(false, "/api", &format!("Authorization: Bearer {token}\r\n"))
@@ -437,22 +436,14 @@ mod tests {
             "/apis/apps/v1/",
             "/metrics",
             "/openapi/v3/api/v1",
+            "/api/v1/namespaces/default/pods",
         ] {
             let answer = server.ask(false, path, "").await;
-            assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
-            let words = format!(r#"forbidden: User \"system:anonymous\" cannot get path \"{path}\""#);
-            assert!(answer.contains(&words), "{answer}");
+            assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
         }
         let answer = server.ask(false, "/api", "Authorization: Bearer wrong\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
         assert!(answer.contains(r#""reason":"Unauthorized""#), "{answer}");
-    }
-
-    #[tokio::test]
-    async fn what_anybody_may_do_with_resources_is_for_the_router_to_say() {
-        let server = Secure::start().await;
-        let answer = server.ask(false, "/api/v1/namespaces/default/pods", "").await;
-        assert!(answer.ends_with("system:anonymous"), "{answer}");
     }
 
     #[tokio::test]
@@ -479,6 +470,7 @@ mod tests {
             "Host: localhost:1\r\n".to_owned(),
             "Host: [::1]:8080\r\n".to_owned(),
             "Host: localhost\r\nOrigin: http://localhost:3000\r\n".to_owned(),
+            "Host: localhost\r\nSec-Fetch-Site: same-origin\r\n".to_owned(),
         ] {
             let answer = ask_with(&good).await;
             assert!(answer.ends_with("system:admin"), "{good} {answer}");
@@ -488,6 +480,7 @@ mod tests {
             "Host: localhost.evil.example\r\n",
             "Host: localhost\r\nOrigin: https://evil.example\r\n",
             "Host: localhost\r\nOrigin: null\r\n",
+            "Host: localhost\r\nSec-Fetch-Site: cross-site\r\n",
         ] {
             let answer = ask_with(bad).await;
             assert!(answer.starts_with("HTTP/1.1 403"), "{bad} {answer}");

@@ -1,7 +1,9 @@
 //! What every request shares: the store, the clock, the kinds, and what the embedder chose.
 
-use crate::auth::Clock;
 use crate::auth::token::Tokens;
+use crate::auth::{Authenticator, Clock};
+use crate::authorization::{Mode, View};
+use crate::bootstrap;
 use crate::error::Error;
 use crate::nodes::{NoNodes, Nodes};
 use crate::resource::Kind;
@@ -24,6 +26,10 @@ pub struct Options {
     pub nodes: Arc<dyn Nodes>,
     /// Who signs service account tokens; without it they are not issued.
     pub tokens: Option<Arc<Tokens>>,
+    /// The digest of the administrator's bearer token ([`crate::auth::digest`]), if there is one.
+    pub admin_token: Option<[u8; 32]>,
+    /// How it is decided who may do what.
+    pub authorization: Mode,
     /// The addresses of Services: network and prefix length.
     pub service_network: (std::net::Ipv4Addr, u8),
     /// The node ports of Services.
@@ -37,6 +43,8 @@ impl Default for Options {
             stop: CancellationToken::new(),
             nodes: Arc::new(NoNodes),
             tokens: None,
+            admin_token: None,
+            authorization: Mode::default(),
             service_network: (std::net::Ipv4Addr::new(10, 96, 0, 0), 12),
             node_ports: 30000..=32767,
         }
@@ -53,6 +61,8 @@ pub struct Server {
     kinds: HashMap<(&'static str, &'static str, &'static str), &'static dyn Kind>,
     /// Held from looking for a free address or port until the Service that uses it is stored.
     pub(crate) allocating: tokio::sync::Mutex<()>,
+    /// Roles and bindings, arranged for questions.
+    pub(crate) view: View,
 }
 
 impl Server {
@@ -70,6 +80,7 @@ impl Server {
             options,
             kinds,
             allocating: tokio::sync::Mutex::new(()),
+            view: View::default(),
         })
     }
 
@@ -92,13 +103,23 @@ impl Server {
         self.kinds.keys().any(|(known, _, _)| *known == group)
     }
 
+    /// Who knows the credentials of this server's users.
+    pub fn authenticator(&self) -> Authenticator {
+        Authenticator {
+            tokens: self.options.tokens.clone(),
+            admin_token: self.options.admin_token,
+            clock: self.options.clock.clone(),
+            store: self.store.clone(),
+        }
+    }
+
     /// Now, in whole seconds as objects record it.
     pub fn now(&self) -> jiff::Timestamp {
         let now = (self.options.clock)();
         jiff::Timestamp::from_second(now.as_second()).unwrap_or(now)
     }
 
-    /// Create the namespaces that every cluster has, unless they are there.
+    /// Create the namespaces, roles and bindings that every cluster has, unless they are there.
     pub async fn bootstrap(&self) -> Result<(), Error> {
         for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
             let namespace = json!({
@@ -117,6 +138,6 @@ impl Server {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
+        bootstrap::access::reconcile(self).await
     }
 }

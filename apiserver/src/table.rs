@@ -5,6 +5,7 @@ mod duration;
 pub use duration::{age, between, human_duration};
 
 use crate::resource::{Column, Kind};
+use crate::resources::DEFAULT_COLUMNS;
 use crate::schema;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -73,6 +74,10 @@ pub fn table(
         "columnDefinitions": definitions,
         "rows": rows,
     });
+    // Upstream's printer of the kinds that have none of their own begins with no list at all.
+    if objects.is_empty() && std::ptr::eq(columns, DEFAULT_COLUMNS.as_slice()) {
+        table["rows"] = Value::Null;
+    }
     table["metadata"] = list_metadata;
     table
 }

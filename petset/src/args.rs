@@ -3,6 +3,7 @@
 // clap would show the documentation of a flattened field as the command's own description.
 #![allow(missing_docs)]
 
+use apiserver::authorization::Mode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -80,6 +81,14 @@ pub struct Api {
     /// Also serve the API over plain HTTP, without authentication, on this loopback address
     #[arg(long, env = "PETSET_HTTP", value_name = "ADDR:PORT")]
     pub http: Option<SocketAddr>,
+    /// Who may do what: RBAC (roles and bindings say so) or AlwaysAllow (everybody who is known may do everything)
+    #[arg(
+        long,
+        env = "PETSET_AUTHORIZATION_MODE",
+        value_name = "RBAC|AlwaysAllow",
+        default_value_t = Mode::Rbac
+    )]
+    pub authorization_mode: Mode,
 }
 
 /// How names look and where they are answered.

@@ -10,6 +10,8 @@ use anyhow::{Context, bail};
 use apiserver::auth::User;
 use apiserver::auth::pki::Pki;
 use apiserver::auth::token::Tokens;
+use apiserver::authorization::Mode;
+use apiserver::bootstrap::kubernetes_service;
 use apiserver::serve::{Tls, serve_http, serve_tls, serve_unix};
 use axum::{Extension, Router};
 use dns::upstream::Servers;
@@ -36,6 +38,8 @@ pub struct Options {
     pub api: SocketAddr,
     /// Plain HTTP address of the API, loopback only.
     pub http: Option<SocketAddr>,
+    /// How it is decided who may do what.
+    pub authorization: Mode,
     /// DNS, controllers and kubelet; `None`: an API server alone.
     pub components: Option<Components>,
 }
@@ -136,14 +140,16 @@ impl Cluster {
                 Some(_) => nodes.clone(),
                 None => sockets.clone(),
             },
-            tokens: Some(tokens.clone()),
+            tokens: Some(tokens),
+            authorization: options.authorization,
+            admin_token: Some(apiserver::auth::digest(&pki.admin_token)),
             ..apiserver::Options::default()
         };
         let server = apiserver::Server::new(store.clone(), server_options);
         let bootstrapped = server.bootstrap().await;
-        bootstrapped.map_err(|e| anyhow::anyhow!("cannot create the first namespaces: {e:?}"))?;
-        let router = apiserver::router(server);
-        let tls = Tls::new(&pki, tokens, clock.clone())?;
+        bootstrapped.map_err(|e| anyhow::anyhow!("cannot create what every cluster has: {e:?}"))?;
+        let router = apiserver::router(server.clone());
+        let tls = Tls::new(&pki, server.authenticator())?;
 
         let mut cluster = Self {
             running,
@@ -158,6 +164,10 @@ impl Cluster {
             _locks: locks,
         };
         sockets.look_up_with(cluster.client());
+        let api = reachable(listeners.api.local_addr()?);
+        let kept = kubernetes_service::reconcile(&server, api).await;
+        kept.map_err(|e| anyhow::anyhow!("cannot create the Service default/kubernetes: {e:?}"))?;
+        cluster.keep_service(server, api);
         let dns = cluster.listen(listeners, tls);
         if let (Some(components), Some(dns)) = (&options.components, dns) {
             cluster.start_components(components, &data, &pki, dns, &clock, &nodes)?;
@@ -165,6 +175,18 @@ impl Cluster {
         }
         data.write_running(&cluster.running)?;
         Ok(cluster)
+    }
+
+    /// Repair the Service `default/kubernetes` for as long as the API answers.
+    fn keep_service(&mut self, server: Arc<apiserver::Server>, api: SocketAddr) {
+        let stop = self.stops.listeners.clone();
+        spawn(&mut self.listeners, async move {
+            let keeping = kubernetes_service::keep(&server, api);
+            match stop.run_until_cancelled(keeping).await {
+                Some(Err(error)) => bail!("cannot keep the Service default/kubernetes: {error:?}"),
+                _ => Ok(()),
+            }
+        });
     }
 
     fn listen(&mut self, listeners: Listeners, tls: Tls) -> Option<Dns> {
@@ -378,12 +400,7 @@ async fn open_disk(
     let directory = data.store();
     let opening = tokio::task::spawn_blocking(move || SledStore::open(&directory, StoreOptions::default()));
     let (directory, now) = (data.pki(), clock());
-    let address = options.api.ip();
-    let addresses = if address.is_unspecified() {
-        Vec::new()
-    } else {
-        vec![address.to_string()]
-    };
+    let addresses = own_names(options);
     let keys = tokio::task::spawn_blocking(move || Pki::open(&directory, &addresses, now));
     let store = opening
         .await?
@@ -392,6 +409,20 @@ async fn open_disk(
         .await?
         .with_context(|| format!("credentials in {}", data.pki().display()))?;
     Ok((Arc::new(store), pki))
+}
+
+/// The names and addresses by which clients know this API server, besides those it always has.
+fn own_names(options: &Options) -> Vec<String> {
+    let service = kubernetes_service::address(apiserver::Options::default().service_network);
+    let mut names = vec![service.to_string()];
+    if let Some(components) = &options.components {
+        let domain = components.cluster_domain.trim_matches('.').to_lowercase();
+        names.push(format!("kubernetes.default.svc.{domain}"));
+    }
+    if !options.api.ip().is_unspecified() {
+        names.push(options.api.ip().to_string());
+    }
+    names
 }
 
 fn describe(
@@ -469,15 +500,23 @@ impl Listeners {
     }
 }
 
-/// A Unix socket that only its owner can open. One left behind by an earlier run is replaced: the caller holds the lock.
+/// A Unix socket that only its owner can open, from its first moment on: it is made in a directory of its own and
+/// moved into place. One left behind by an earlier run is replaced: the caller holds the lock.
 pub fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
-    use std::os::unix::fs::PermissionsExt;
-    let _ = std::fs::remove_file(path);
-    // The directory is its owner's alone, so nobody gets in between these two.
-    let listener =
-        UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    let private = path.with_extension("new");
+    let made = private.join("s");
+    let bind = || {
+        let _ = std::fs::remove_dir_all(&private);
+        std::fs::DirBuilder::new().mode(0o700).create(&private)?;
+        let listener = UnixListener::bind(&made)?;
+        std::fs::set_permissions(&made, std::fs::Permissions::from_mode(0o600))?;
+        std::fs::rename(&made, path)?;
+        std::fs::remove_dir(&private)?;
+        Ok(listener)
+    };
+    let listener: std::io::Result<UnixListener> = bind();
+    listener.with_context(|| format!("cannot listen on {}", path.display()))
 }
 
 /// Listen, or say what for it was and which flag chooses another address.

@@ -43,6 +43,7 @@ pub async fn apiserver(arguments: args::Apiserver) -> anyhow::Result<()> {
         data_dir,
         api: arguments.api.api,
         http: arguments.api.http,
+        authorization: arguments.api.authorization_mode,
         components: None,
     };
     let mut cluster = Cluster::start(options).await?;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// A data directory. Nothing in it is locked yet.
@@ -208,7 +208,11 @@ pub fn write_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
         .truncate(true)
         .mode(0o600)
         .open(&part)
-        .and_then(|mut file| file.write_all(content))
+        .and_then(|mut file| {
+            // One that an earlier run left half written has the mode that it had.
+            file.set_permissions(fs::Permissions::from_mode(0o600))?;
+            file.write_all(content)
+        })
         .and_then(|()| fs::rename(&part, path));
     written.with_context(|| format!("cannot write {}", path.display()))
 }

@@ -20,6 +20,7 @@ pub async fn run(arguments: Up) -> anyhow::Result<()> {
         data_dir,
         api: arguments.api.api,
         http: arguments.api.http,
+        authorization: arguments.api.authorization_mode,
         components: Some(components(
             &arguments.pods,
             Some((&arguments.names, &arguments.pod_names)),

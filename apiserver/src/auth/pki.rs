@@ -324,6 +324,17 @@ impl Files {
                 mode,
             });
         }
+        // Nobody else could get at them through this directory, so what is wrong can be put right.
+        for entry in fs::read_dir(directory)
+            .map_err(|error| io("read", error))?
+            .flatten()
+        {
+            let exposed = |metadata: fs::Metadata| metadata.is_file() && metadata.mode() & 0o077 != 0;
+            if entry.metadata().is_ok_and(exposed) {
+                let owners = fs::Permissions::from_mode(0o600);
+                fs::set_permissions(entry.path(), owners).map_err(|error| io("repair", error))?;
+            }
+        }
         Ok(Files {
             directory: directory.to_owned(),
         })
@@ -429,6 +440,9 @@ mod tests {
             let entry = entry.unwrap();
             assert_eq!(entry.metadata().unwrap().mode() & 0o777, 0o600, "{entry:?}");
         }
+        fs::set_permissions(pki.join("admin.key"), fs::Permissions::from_mode(0o644)).unwrap();
+        open(directory.path(), &[], now()).unwrap();
+        assert_eq!(fs::metadata(pki.join("admin.key")).unwrap().mode() & 0o777, 0o600);
         fs::set_permissions(&pki, fs::Permissions::from_mode(0o755)).unwrap();
         let error = open(directory.path(), &[], now()).err().unwrap().to_string();
         assert!(error.contains("chmod 700"), "{error}");

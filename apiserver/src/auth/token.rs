@@ -25,7 +25,7 @@ pub struct Tokens {
 }
 
 /// A token to issue.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Grant<'a> {
     /// The account's namespace.
     pub namespace: &'a str,
@@ -33,6 +33,12 @@ pub struct Grant<'a> {
     pub account: Account<'a>,
     /// The pod that the token is bound to.
     pub pod: Option<Account<'a>>,
+    /// The secret that the token is bound to.
+    pub secret: Option<Account<'a>>,
+    /// The node on which that pod runs; its UID may be unknown.
+    pub node: Option<Account<'a>>,
+    /// When its holder should have got another one, if that is before it stops being valid.
+    pub warn_after: Option<Timestamp>,
     /// Whom the token is for; none means the apiserver.
     pub audiences: &'a [String],
     /// When it stops being valid.
@@ -41,8 +47,8 @@ pub struct Grant<'a> {
     pub now: Timestamp,
 }
 
-/// A service account or a pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A service account, a pod, a secret or a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account<'a> {
     /// Its name.
     pub name: &'a str,
@@ -71,11 +77,19 @@ pub struct Claims {
 pub struct Bound {
     /// The account's namespace.
     pub namespace: String,
+    /// The pod's node, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<Reference>,
     /// The pod, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<Reference>,
+    /// The secret, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Reference>,
     /// The service account.
     pub serviceaccount: Reference,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warnafter: Option<i64>,
 }
 
 /// Name and UID of an object.
@@ -84,6 +98,7 @@ pub struct Reference {
     /// Its name.
     pub name: String,
     /// Its UID.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub uid: String,
 }
 
@@ -93,8 +108,8 @@ struct Header {
     kid: String,
 }
 
-/// Why a token was refused; the client only hears `Unauthorized`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why a token was refused; the client only hears `Unauthorized`, who has it reviewed hears why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// It is not a JWT with these claims.
     #[error("malformed token")]
@@ -102,12 +117,40 @@ pub enum Refused {
     /// Another key signed it.
     #[error("unknown key or wrong signature")]
     Signature,
-    /// It is not valid now.
-    #[error("token is expired or not valid yet")]
-    Time,
-    /// Another issuer's, or for somebody else.
-    #[error("wrong issuer or audience")]
-    Audience,
+    /// It was valid once.
+    #[error("service account token has expired")]
+    Expired,
+    /// It will be valid.
+    #[error("service account token is not valid yet")]
+    NotYet,
+    /// Another issuer's.
+    #[error("wrong issuer")]
+    Issuer,
+    /// For somebody else; for whom.
+    #[error("token audiences {0:?} is invalid")]
+    Audience(Vec<String>),
+}
+
+impl Refused {
+    /// Upstream's words to whoever asked whether the token is good for `audiences`.
+    pub fn told(&self, audiences: &[String]) -> String {
+        const WRONG: &str = "invalid bearer token";
+        match self {
+            Refused::Malformed | Refused::Signature | Refused::Issuer => WRONG.into(),
+            Refused::Expired | Refused::NotYet => format!("[{WRONG}, {self}]"),
+            Refused::Audience(own) => format!(
+                "[{WRONG}, token audiences {} is invalid for the target audiences {}]",
+                quoted(own),
+                quoted(audiences)
+            ),
+        }
+    }
+}
+
+/// A list as Go's `%q` prints it.
+fn quoted(list: &[String]) -> String {
+    let list: Vec<String> = list.iter().map(|text| format!("{text:?}")).collect();
+    format!("[{}]", list.join(" "))
 }
 
 /// The key cannot be used.
@@ -151,8 +194,11 @@ impl Tokens {
             jti: uuid::Uuid::new_v4().to_string(),
             kubernetes: Bound {
                 namespace: grant.namespace.to_owned(),
+                node: grant.node.map(reference),
                 pod: grant.pod.map(reference),
+                secret: grant.secret.map(reference),
                 serviceaccount: reference(grant.account),
+                warnafter: grant.warn_after.map(Timestamp::as_second),
             },
             nbf: grant.now.as_second(),
             sub: subject(grant.namespace, grant.account.name),
@@ -167,8 +213,8 @@ impl Tokens {
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
-    /// The claims of a token that this key signed for the apiserver and that is valid at `now`.
-    pub fn verify(&self, token: &str, now: Timestamp) -> Result<Claims, Refused> {
+    /// The claims of a token that this key signed for one of `audiences` and that is valid at `now`.
+    pub fn verify(&self, token: &str, audiences: &[String], now: Timestamp) -> Result<Claims, Refused> {
         let (signed, signature) = token.rsplit_once('.').ok_or(Refused::Malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(Refused::Malformed)?;
         let header: Header = decode(header)?;
@@ -182,14 +228,16 @@ impl Tokens {
             .verify(signed.as_bytes(), &signature)
             .map_err(|_| Refused::Signature)?;
         let claims: Claims = decode(claims)?;
-        let now = now.as_second();
-        if now >= claims.exp.saturating_add(LEEWAY_SECONDS) || now < claims.nbf.saturating_sub(LEEWAY_SECONDS)
-        {
-            return Err(Refused::Time);
+        if claims.iss != ISSUER {
+            return Err(Refused::Issuer);
         }
-        match claims.iss == ISSUER && claims.aud.iter().any(|audience| audience == ISSUER) {
-            true => Ok(claims),
-            false => Err(Refused::Audience),
+        if !claims.aud.iter().any(|audience| audiences.contains(audience)) {
+            return Err(Refused::Audience(claims.aud));
+        }
+        match now.as_second() {
+            now if now >= claims.exp.saturating_add(LEEWAY_SECONDS) => Err(Refused::Expired),
+            now if now < claims.nbf.saturating_sub(LEEWAY_SECONDS) => Err(Refused::NotYet),
+            _ => Ok(claims),
         }
     }
 }
@@ -199,8 +247,10 @@ impl Claims {
     pub fn user(&self) -> User {
         let Bound {
             namespace,
+            node,
             pod,
             serviceaccount,
+            ..
         } = &self.kubernetes;
         let own_group = format!("system:serviceaccounts:{namespace}");
         let mut user = User::new(
@@ -213,6 +263,12 @@ impl Claims {
         if let Some(pod) = pod {
             know("authentication.kubernetes.io/pod-name", pod.name.clone());
             know("authentication.kubernetes.io/pod-uid", pod.uid.clone());
+        }
+        if let Some(node) = node {
+            know("authentication.kubernetes.io/node-name", node.name.clone());
+            if !node.uid.is_empty() {
+                know("authentication.kubernetes.io/node-uid", node.uid.clone());
+            }
         }
         user
     }
@@ -257,14 +313,19 @@ mod tests {
             audiences,
             expires: at("04:00:00"),
             now: at("03:00:00"),
+            ..Grant::default()
         }
+    }
+
+    fn own() -> [String; 1] {
+        [ISSUER.to_owned()]
     }
 
     #[test]
     fn a_token_makes_its_service_account_the_user() {
         let tokens = new_tokens();
         let user = tokens
-            .verify(&tokens.issue(&grant(&[])), at("03:30:00"))
+            .verify(&tokens.issue(&grant(&[])), &own(), at("03:30:00"))
             .unwrap()
             .user();
         assert_eq!(user.name, "system:serviceaccount:shop:web");
@@ -284,13 +345,13 @@ mod tests {
     fn a_token_is_valid_only_in_its_time_for_its_audience_and_under_its_key() {
         let tokens = new_tokens();
         let token = tokens.issue(&grant(&[]));
-        let refused = |token: &str, time| tokens.verify(token, at(time)).unwrap_err();
-        assert_eq!(refused(&token, "04:00:05"), Refused::Time);
-        assert_eq!(refused(&token, "02:59:54"), Refused::Time);
+        let refused = |token: &str, time| tokens.verify(token, &own(), at(time)).unwrap_err();
+        assert_eq!(refused(&token, "04:00:05"), Refused::Expired);
+        assert_eq!(refused(&token, "02:59:54"), Refused::NotYet);
         let elsewhere = ["vault".to_owned()];
         assert_eq!(
             refused(&tokens.issue(&grant(&elsewhere)), "03:30:00"),
-            Refused::Audience
+            Refused::Audience(elsewhere.to_vec())
         );
         assert_eq!(
             refused(&new_tokens().issue(&grant(&[])), "03:30:00"),
@@ -320,7 +381,7 @@ mod tests {
             "..".to_owned(),
             String::new(),
         ] {
-            assert!(tokens.verify(&token, at("03:30:00")).is_err(), "{token}");
+            assert!(tokens.verify(&token, &own(), at("03:30:00")).is_err(), "{token}");
         }
     }
 }

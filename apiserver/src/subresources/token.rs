@@ -21,6 +21,11 @@ const LONGEST: i64 = 1 << 32;
 
 const SCHEMA: &str = "io.k8s.api.authentication.v1.TokenRequest";
 
+/// A token for one pod that asks for exactly so many seconds is one that nobody chose: it is valid for longer,
+/// for programs that read it only once.
+const UNCHOSEN: i64 = 3607;
+const EXTENDED: i64 = 365 * 24 * 3600;
+
 /// Answer a TokenRequest.
 pub async fn issue(call: &Call, body: Body) -> Result<Response, Error> {
     let options = WriteOptions::parse("CreateOptions", &call.query)?;
@@ -30,10 +35,12 @@ pub async fn issue(call: &Call, body: Body) -> Result<Response, Error> {
         kind: "TokenRequest",
     };
     let mut request = call.read_as(body, expected, SCHEMA, options.validation).await?;
+    let namespace = call.namespace().unwrap_or_default();
+    fits_path(&request, namespace, call.name())?;
     let entry = call.server.store.get(&call.key()).await?;
     let entry = entry.ok_or_else(|| Error::NotFound(call.target(call.name())))?;
     let account = stored::decode(call.kind, &entry);
-    let seconds = seconds(&request, call.name())?;
+    let seconds = seconds(&request)?;
     let tokens = call.server.options.tokens.as_ref();
     let tokens =
         tokens.ok_or_else(|| Error::Internal("this server has no key to sign tokens with".into()))?;
@@ -43,22 +50,22 @@ pub async fn issue(call: &Call, body: Body) -> Result<Response, Error> {
     if audiences.is_empty() {
         audiences.push(ISSUER.into());
     }
-    let bound = &request["spec"]["boundObjectRef"];
-    let pod = match bound["kind"].as_str() {
-        Some("Pod") => Some(bound_pod(call, bound).await?),
-        _ => None,
-    };
+    let bound = bound_object(call, &request["spec"]["boundObjectRef"]).await?;
     let now = call.server.now();
-    let expires = now.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(now);
+    let after = |seconds| now.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(now);
+    let unchosen = bound.pod.is_some() && seconds == UNCHOSEN && audiences == [ISSUER];
     let token = tokens.issue(&Grant {
-        namespace: call.namespace().unwrap_or_default(),
+        namespace,
         account: Account {
             name: call.name(),
             uid: metadata::text(&account, "uid"),
         },
-        pod: pod.as_ref().map(|(name, uid)| Account { name, uid }),
+        pod: bound.pod.as_ref().map(Referred::account),
+        secret: bound.secret.as_ref().map(Referred::account),
+        node: bound.node.as_ref().map(Referred::account),
+        warn_after: unchosen.then(|| after(seconds)),
         audiences: &audiences,
-        expires,
+        expires: after(if unchosen { EXTENDED } else { seconds }),
         now,
     });
     request["metadata"] = json!({
@@ -80,46 +87,133 @@ pub async fn issue(call: &Call, body: Body) -> Result<Response, Error> {
         "expirationSeconds": seconds,
         "boundObjectRef": bound,
     });
-    request["status"] = json!({"token": token, "expirationTimestamp": expires.to_string()});
+    request["status"] = json!({"token": token, "expirationTimestamp": after(seconds).to_string()});
     Ok(respond::value(call, &request, StatusCode::CREATED))
 }
 
-fn seconds(request: &Value, name: &str) -> Result<i64, Error> {
+fn refused(name: &str, problem: Invalid) -> Error {
+    let target = Target {
+        group: "authentication.k8s.io".into(),
+        resource: "TokenRequest".into(),
+        name: name.into(),
+    };
+    Error::Invalid(target, vec![problem])
+}
+
+/// A name or namespace in the request must be those of the path.
+fn fits_path(request: &Value, namespace: &str, name: &str) -> Result<(), Error> {
+    for (field, here) in [("name", name), ("namespace", namespace)] {
+        let said = metadata::text(request, field);
+        if !said.is_empty() && said != here {
+            let detail = format!("must match the service account {field} if specified");
+            return Err(refused(
+                name,
+                Invalid::malformed(format!("metadata.{field}"), said, detail),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn seconds(request: &Value) -> Result<i64, Error> {
     let asked = request["spec"]["expirationSeconds"].as_i64().unwrap_or(USUAL);
     let detail = match asked {
         SHORTEST..=LONGEST => return Ok(asked),
         _ if asked < SHORTEST => "may not specify a duration less than 10 minutes",
         _ => "may not specify a duration larger than 2^32 seconds",
     };
-    let target = Target {
-        group: "authentication.k8s.io".into(),
-        resource: "TokenRequest".into(),
-        name: name.into(),
-    };
-    let problem = Invalid::malformed("spec.expirationSeconds", asked, detail);
-    Err(Error::Invalid(target, vec![problem]))
+    Err(refused(
+        "",
+        Invalid::malformed("spec.expirationSeconds", asked, detail),
+    ))
 }
 
-/// Name and UID of the pod that a token is bound to.
-async fn bound_pod(call: &Call, bound: &Value) -> Result<(String, String), Error> {
-    let text = |field: &str| bound[field].as_str().unwrap_or_default();
+/// An object that a token mentions.
+struct Referred {
+    name: String,
+    uid: String,
+}
+
+impl Referred {
+    fn account(&self) -> Account<'_> {
+        Account {
+            name: &self.name,
+            uid: &self.uid,
+        }
+    }
+}
+
+/// What a token is bound to.
+#[derive(Default)]
+struct BoundTo {
+    pod: Option<Referred>,
+    secret: Option<Referred>,
+    node: Option<Referred>,
+}
+
+async fn bound_object(call: &Call, reference: &Value) -> Result<BoundTo, Error> {
+    let mut bound = BoundTo::default();
+    if !reference["kind"].is_string() {
+        return Ok(bound);
+    }
+    let text = |field: &str| reference[field].as_str().unwrap_or_default();
     let namespace = call.namespace().unwrap_or_default();
-    let target = || Target {
-        resource: "pods".into(),
-        name: text("name").into(),
+    let plural = match (text("apiVersion"), text("kind")) {
+        ("v1", "Pod") => "pods",
+        ("v1", "Secret") => "secrets",
+        (api_version, kind) => {
+            let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+            let why = format!("cannot bind token to object of type {group}/{version}, Kind={kind}");
+            return Err(Error::BadRequest(why));
+        }
+    };
+    let name = text("name");
+    let target = |resource: &str| Target {
+        resource: resource.into(),
+        name: name.into(),
         ..Target::default()
     };
-    let key = format!("/core/pods/{namespace}/{}", text("name"));
-    let entry = call.server.store.get(&key).await?;
-    let entry = entry.ok_or_else(|| Error::NotFound(target()))?;
-    let pod: Value = serde_json::from_slice(&entry.value).unwrap_or_default();
-    let uid = metadata::text(&pod, "uid");
+    let object = lookup(call, &format!("/core/{plural}/{namespace}/{name}")).await?;
+    let object = object.ok_or_else(|| Error::NotFound(target(plural)))?;
+    let uid = metadata::text(&object, "uid");
+    if plural == "pods" && object["spec"]["serviceAccountName"] != call.name() {
+        return Err(Error::BadRequest(format!(
+            "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
+            call.name()
+        )));
+    }
     if !text("uid").is_empty() && text("uid") != uid {
         let why = format!(
             "the UID in the bound object reference ({}) does not match the UID in record. The object might have been deleted and then recreated",
             text("uid")
         );
-        return Err(Error::Conflict(target(), why));
+        return Err(Error::Conflict(target(text("kind")), why));
     }
-    Ok((text("name").to_string(), uid.to_string()))
+    let referred = Referred {
+        name: name.into(),
+        uid: uid.into(),
+    };
+    if plural == "secrets" {
+        bound.secret = Some(referred);
+        return Ok(bound);
+    }
+    bound.pod = Some(referred);
+    if let Some(node) = object["spec"]["nodeName"]
+        .as_str()
+        .filter(|node| !node.is_empty())
+    {
+        let found = lookup(call, &format!("/core/nodes/{node}"))
+            .await?
+            .unwrap_or_default();
+        bound.node = Some(Referred {
+            name: node.into(),
+            uid: metadata::text(&found, "uid").into(),
+        });
+    }
+    Ok(bound)
+}
+
+async fn lookup(call: &Call, key: &str) -> Result<Option<Value>, Error> {
+    let entry = call.server.store.get(key).await?;
+    Ok(entry.and_then(|entry| serde_json::from_slice(&entry.value).ok()))
 }

@@ -21,6 +21,8 @@ pub const WEB: &str = "/apis/apps/v1/namespaces/default/statefulsets/web";
 /// An API server with its first namespaces, and an administrator as its client.
 pub struct Api {
     pub router: Router,
+    /// The same without a user.
+    pub plain: Router,
     pub options: Options,
     pub store: Arc<MemoryStore>,
 }
@@ -32,9 +34,11 @@ impl Api {
         let server = Server::new(store.clone(), options.clone());
         server.bootstrap().await.expect("the store takes namespaces");
         server.bootstrap().await.expect("and takes them once");
-        let router = apiserver::router(server).layer(axum::Extension(User::admin()));
+        let plain = apiserver::router(server);
+        let router = plain.clone().layer(axum::Extension(User::admin()));
         Api {
             router,
+            plain,
             options,
             store,
         }

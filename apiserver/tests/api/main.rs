@@ -1,5 +1,6 @@
 //! The API as a client sees it, in-process, over a store in memory.
 
+mod access;
 mod client;
 mod generic;
 mod refusal;
