@@ -13,7 +13,7 @@ mod table;
 mod wait;
 
 pub use dig::{Dug, Record, ask};
-pub use http::{Reply, Watch};
+pub use http::{Reply, Watch, curl};
 pub use lines::Lines;
 pub use table::table;
 pub use wait::{eventually, within};
@@ -197,8 +197,12 @@ impl Cluster {
 
     /// A `petset` that serves the API on this data directory: `up` or `apiserver`.
     pub fn start_as(&mut self, arguments: &[&str]) {
-        assert!(self.process.is_none(), "one runs already");
         let process = self.spawn("petset", arguments);
+        self.wait_for(process);
+    }
+
+    fn wait_for(&mut self, process: Child) {
+        assert!(self.process.is_none(), "one runs already");
         let pid = process.id();
         self.process = Some(process);
         eventually("petset writes down what runs", PATIENCE, || {
@@ -215,12 +219,44 @@ impl Cluster {
         });
     }
 
+    /// As [`Cluster::start_as`], by way of a shell script that ends with `exec "$0" "$@"`.
+    pub fn start_through(&mut self, script: &str, arguments: &[&str]) {
+        let direct = self.petset(arguments);
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).arg(petset_binary()).args(arguments);
+        self.adopt(direct, command);
+    }
+
+    /// As [`Cluster::start_as`], with everything logged that can be.
+    pub fn start_traced(&mut self, arguments: &[&str]) {
+        let mut direct = self.petset(arguments);
+        direct.env("RUST_LOG", "trace");
+        let mut command = Command::new(petset_binary());
+        command.args(arguments);
+        self.adopt(direct, command);
+    }
+
+    /// Start `command` in the environment of `direct`.
+    fn adopt(&mut self, direct: Command, mut command: Command) {
+        for (name, value) in direct.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let process = self.spawn_command("petset", command);
+        self.wait_for(process);
+    }
+
     /// Start a `petset` in the background; its output is added to the file `NAME.log` in the home directory.
     pub fn spawn(&self, name: &str, arguments: &[&str]) -> Child {
+        self.spawn_command(name, self.petset(arguments))
+    }
+
+    fn spawn_command(&self, name: &str, mut command: Command) -> Child {
         let log = self.log(name);
         let log = File::options().create(true).append(true).open(log);
         let log = log.expect("a log file");
-        let mut command = self.petset(arguments);
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("one more descriptor"))
@@ -412,7 +448,7 @@ impl Cluster {
 
     /// curl with arguments of its own; answers of any code are taken.
     pub fn curl(&self, arguments: &[&str]) -> Reply {
-        http::curl(arguments)
+        curl(arguments)
     }
 
     /// Watch a collection through the Unix socket, `PATH?watch=true&…`.
