@@ -1,7 +1,9 @@
 //! Request bodies: their size, their media type, and whether they are what the path asks for.
 
 use crate::error::Error;
+use crate::negotiation::PROTOBUF;
 use crate::schema;
+use crate::schema::protobuf::Envelope;
 use crate::yaml;
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
@@ -16,6 +18,9 @@ const LIMIT: usize = 3 * 1024 * 1024;
 /// How much of a body beyond the limit is read and thrown away, so that a client that is still sending gets
 /// the answer instead of a reset connection.
 const DRAINED: usize = 32 * 1024 * 1024;
+
+/// The forms of objects that have no protobuf form.
+pub const TEXT: &str = "application/json, application/yaml";
 
 const SERVED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
@@ -53,11 +58,21 @@ pub async fn read(mut body: Body) -> Result<Bytes, Error> {
     Ok(read.freeze())
 }
 
-/// The whole body as JSON; YAML is converted.
-pub async fn read_json(headers: &HeaderMap, body: Body) -> Result<Bytes, Error> {
+/// A body in one of the forms that objects come in.
+#[derive(Debug)]
+pub enum Content {
+    /// JSON text.
+    Json(Bytes),
+    /// Kubernetes' protobuf.
+    Protobuf(Bytes),
+}
+
+/// The whole body; YAML is converted to JSON.
+pub async fn read_content(headers: &HeaderMap, body: Body) -> Result<Content, Error> {
     match media_type(headers) {
-        "application/json" => read(body).await,
-        "application/yaml" => yaml_to_json(&read(body).await?),
+        "application/json" => Ok(Content::Json(read(body).await?)),
+        "application/yaml" => Ok(Content::Json(yaml_to_json(&read(body).await?)?)),
+        PROTOBUF => Ok(Content::Protobuf(read(body).await?)),
         _ => Err(Error::UnsupportedMediaType(SERVED)),
     }
 }
@@ -96,14 +111,10 @@ pub fn identify(
     expected: Expected<'_>,
     known: impl Fn(&str, &str) -> bool,
 ) -> Result<(), Error> {
-    let unrecognized = |why: String| {
-        let summary = summarize(json);
-        let must_be = expected.kind;
-        Error::BadRequest(format!(
-            "the object provided is unrecognized (must be of type {must_be}): {why} ({summary})"
-        ))
+    let parse_error = |why: &str| {
+        let why = format!("couldn't get version/kind; json parse error: {why}");
+        unrecognized(json, expected, &why)
     };
-    let parse_error = |why: &str| unrecognized(format!("couldn't get version/kind; json parse error: {why}"));
     let value: Option<TypeMeta<'_>> = match serde_json::from_slice(json) {
         // serde would take a list for the fields in their order.
         Ok(value) if json.trim_ascii_start().first() != Some(&b'[') => value,
@@ -129,16 +140,49 @@ pub fn identify(
     let Some(value) = value else { return Ok(()) };
     let api_version = value.api_version.as_deref().unwrap_or_default();
     let kind = value.kind.as_deref().unwrap_or_default();
+    check_type(json, api_version, kind, expected, known)
+}
+
+/// Open a protobuf body and check that it is an object of the expected type or does not say what it is.
+pub fn open<'a>(
+    body: &'a [u8],
+    expected: Expected<'_>,
+    known: impl Fn(&str, &str) -> bool,
+) -> Result<Envelope<'a>, Error> {
+    let envelope = Envelope::open(body).map_err(|why| unrecognized(body, expected, &why))?;
+    check_type(body, &envelope.api_version, &envelope.kind, expected, known)?;
+    Ok(envelope)
+}
+
+fn unrecognized(body: &[u8], expected: Expected<'_>, why: &str) -> Error {
+    let summary = summarize(body);
+    let must_be = expected.kind;
+    Error::BadRequest(format!(
+        "the object provided is unrecognized (must be of type {must_be}): {why} ({summary})"
+    ))
+}
+
+/// Whether an object that says it is `kind` in `api_version` is what is expected.
+fn check_type(
+    body: &[u8],
+    api_version: &str,
+    kind: &str,
+    expected: Expected<'_>,
+    known: impl Fn(&str, &str) -> bool,
+) -> Result<(), Error> {
     if api_version.matches('/').count() > 1 {
-        return Err(unrecognized(format!(
-            "unexpected GroupVersion string: {api_version}"
-        )));
+        let why = format!("unexpected GroupVersion string: {api_version}");
+        return Err(unrecognized(body, expected, &why));
     }
     let own = match expected.group {
         "" => expected.version.to_string(),
         group => format!("{group}/{}", expected.version),
     };
-    let api_version = if api_version.is_empty() { &own } else { api_version };
+    let api_version = if api_version.is_empty() {
+        own.as_str()
+    } else {
+        api_version
+    };
     let kind = if kind.is_empty() { expected.kind } else { kind };
     if api_version == own && kind == expected.kind {
         return Ok(());

@@ -1,7 +1,7 @@
 //! One request to a resource: everything that a verb needs to know about it.
 
 use crate::auth::User;
-use crate::body::{self, Expected};
+use crate::body::{self, Content, Expected};
 use crate::error::{Error, Target};
 use crate::negotiation::{self, NotAcceptable, Output};
 use crate::options::{Query, WriteOptions};
@@ -52,9 +52,10 @@ impl Call {
     ) -> Result<Self, Error> {
         let query = Query::of(&parts.uri);
         let collection = path.name.is_none() && path.subresource.is_none();
+        let protobuf = schema::protobuf::is_known(kind.names().schema);
         let refuse = |why: NotAcceptable| Error::NotAcceptable(why, collection);
         Ok(Self {
-            output: Output::from_headers(&parts.headers).map_err(refuse)?,
+            output: Output::from_headers(&parts.headers, protobuf).map_err(refuse)?,
             pretty: negotiation::is_pretty(parts.uri.query(), &parts.headers),
             include: IncludeObject::parse(query.get("includeObject")).map_err(Error::BadRequest)?,
             server,
@@ -160,19 +161,32 @@ impl Call {
         schema: &str,
         validation: FieldValidation,
     ) -> Result<Value, Error> {
-        let json = body::read_json(&self.headers, body).await?;
         let known = |api_version: &str, kind: &str| self.server.serves(api_version, kind);
-        body::identify(&json, expected, known)?;
         let handled = format!(
             "{} in version {:?} cannot be handled as a {}",
             expected.kind, expected.version, expected.kind
         );
-        let json = if json.trim_ascii() == b"null" {
-            &b"{}"[..]
-        } else {
-            &json
+        let decoded = match body::read_content(&self.headers, body).await? {
+            Content::Json(json) => {
+                body::identify(&json, expected, known)?;
+                let json = if json.trim_ascii() == b"null" {
+                    &b"{}"[..]
+                } else {
+                    &json
+                };
+                schema::decode(schema, json)
+            }
+            Content::Protobuf(_) if !schema::protobuf::is_known(schema) => {
+                return Err(Error::UnsupportedMediaType(body::TEXT));
+            }
+            Content::Protobuf(bytes) => {
+                let value = body::open(&bytes, expected, known)?.decode(schema);
+                value.map(|value| Decoded {
+                    value,
+                    strict: Vec::new(),
+                })
+            }
         };
-        let decoded = schema::decode(schema, json);
         let Decoded { mut value, strict } =
             decoded.map_err(|why| Error::BadRequest(format!("{handled}: {why}")))?;
         if !strict.is_empty() && validation == FieldValidation::Strict {

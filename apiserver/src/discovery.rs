@@ -257,7 +257,7 @@ impl Document {
                 return with_etag(headers, &form, body.clone());
             }
         }
-        match Output::from_accept(accept) {
+        match Output::from_accept(accept, false) {
             Ok(output @ (Output::Json | Output::Yaml)) => {
                 let mut plain = self.plain.clone();
                 if plain["serverAddressByClientCIDRs"].is_array() {

@@ -12,6 +12,7 @@ mod call;
 mod compression;
 pub mod discovery;
 pub mod error;
+pub mod filters;
 pub mod health;
 pub mod managed_fields;
 mod metadata;

@@ -13,6 +13,8 @@ pub enum Output {
     Json,
     /// The object or list as YAML.
     Yaml,
+    /// The object or list in Kubernetes' protobuf.
+    Protobuf,
     /// A `meta.k8s.io/v1` Table as JSON.
     Table,
     /// A `meta.k8s.io/v1` PartialObjectMetadata, or a list of them, as JSON.
@@ -26,7 +28,7 @@ pub enum NotAcceptable {
     MediaType,
     /// The media type is fine, what it should be converted to is not; there are no `details`.
     Conversion,
-    /// Only protobuf was asked for, which petset does not speak.
+    /// Only protobuf was asked for, which this kind has no form in.
     Protobuf,
 }
 
@@ -104,8 +106,8 @@ pub fn clauses(accept: &str) -> Vec<Clause<'_>> {
 }
 
 impl Output {
-    /// Choose by the Accept header; without one it is JSON.
-    pub fn from_accept(accept: Option<&str>) -> Result<Output, NotAcceptable> {
+    /// Choose by the Accept header; without one it is JSON. `protobuf`: whether that can be had.
+    pub fn from_accept(accept: Option<&str>, protobuf: bool) -> Result<Output, NotAcceptable> {
         let clauses = clauses(accept.unwrap_or_default());
         if clauses.is_empty() {
             return Ok(Output::Json);
@@ -114,22 +116,25 @@ impl Output {
         if !clauses.iter().any(|clause| known.contains(&clause.media_type)) {
             return Err(NotAcceptable::MediaType);
         }
-        let refusal = match clauses.iter().all(|clause| clause.media_type == PROTOBUF) {
+        let refusal = match !protobuf && clauses.iter().all(|clause| clause.media_type == PROTOBUF) {
             true => NotAcceptable::Protobuf,
             false => NotAcceptable::Conversion,
         };
-        clauses.iter().find_map(Output::of).ok_or(refusal)
+        let chosen = clauses.iter().find_map(|clause| Output::of(clause, protobuf));
+        chosen.ok_or(refusal)
     }
 
     /// By the headers of a request.
-    pub fn from_headers(headers: &HeaderMap) -> Result<Output, NotAcceptable> {
-        Output::from_accept(headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()))
+    pub fn from_headers(headers: &HeaderMap, protobuf: bool) -> Result<Output, NotAcceptable> {
+        let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+        Output::from_accept(accept, protobuf)
     }
 
-    fn of(clause: &Clause<'_>) -> Option<Output> {
+    fn of(clause: &Clause<'_>, protobuf: bool) -> Option<Output> {
         let output = match clause.media_type {
             "*/*" | "application/*" | "application/json" => Output::Json,
             "application/yaml" => Output::Yaml,
+            PROTOBUF if protobuf => Output::Protobuf,
             _ => return None,
         };
         let meta = (clause.parameter("g"), clause.parameter("v")) == ("meta.k8s.io", "v1");
@@ -147,6 +152,7 @@ impl Output {
     pub fn content_type(self) -> &'static str {
         match self {
             Output::Yaml => "application/yaml",
+            Output::Protobuf => PROTOBUF,
             _ => "application/json",
         }
     }
@@ -162,7 +168,8 @@ impl Output {
     }
 }
 
-const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+/// The media type of Kubernetes' protobuf.
+pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// Whether JSON is to be indented: `?pretty=`, or else a client that shows answers to people.
 pub fn is_pretty(query: Option<&str>, headers: &HeaderMap) -> bool {
@@ -200,9 +207,16 @@ mod tests {
             (Some("text/html, */*;q=0.1"), Ok(Output::Json)),
             (
                 Some("application/vnd.kubernetes.protobuf,application/json"),
+                Ok(Output::Protobuf),
+            ),
+            (
+                Some("application/json, application/vnd.kubernetes.protobuf"),
                 Ok(Output::Json),
             ),
-            (Some("application/vnd.kubernetes.protobuf, */*"), Ok(Output::Json)),
+            (
+                Some("application/vnd.kubernetes.protobuf;stream=watch"),
+                Ok(Output::Protobuf),
+            ),
             (Some("application/json;stream=watch"), Ok(Output::Json)),
             (Some(TABLE), Ok(Output::Table)),
             (
@@ -226,13 +240,22 @@ mod tests {
             (Some("text/csv"), Err(NotAcceptable::MediaType)),
             (Some("application/*"), Err(NotAcceptable::MediaType)),
             (
-                Some("application/vnd.kubernetes.protobuf"),
-                Err(NotAcceptable::Protobuf),
+                Some("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io"),
+                Err(NotAcceptable::Conversion),
             ),
         ];
         for (accept, expected) in table {
-            assert_eq!(Output::from_accept(accept), expected, "{accept:?}");
+            assert_eq!(Output::from_accept(accept, true), expected, "{accept:?}");
         }
+        let without = |accept| Output::from_accept(Some(accept), false);
+        assert_eq!(
+            without("application/vnd.kubernetes.protobuf, */*"),
+            Ok(Output::Json)
+        );
+        assert_eq!(
+            without("application/vnd.kubernetes.protobuf"),
+            Err(NotAcceptable::Protobuf)
+        );
     }
 
     #[test]

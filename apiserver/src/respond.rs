@@ -1,8 +1,9 @@
 //! Answers: an object, a list, a Status, in the form that the client asked for.
 
 use crate::call::Call;
-use crate::error::Target;
-use crate::negotiation::Output;
+use crate::error::{Error, Target};
+use crate::negotiation::{Output, PROTOBUF};
+use crate::schema::protobuf;
 use crate::stored::{self, Form};
 use crate::table;
 use axum::response::{IntoResponse, Response};
@@ -16,7 +17,7 @@ const WARNINGS_LIMIT: usize = 4096;
 /// One object.
 pub fn object(call: &Call, object: &Value, code: StatusCode) -> Response {
     let shown = match call.output {
-        Output::Json | Output::Yaml => return value(call, object, code),
+        Output::Json | Output::Yaml | Output::Protobuf => return value(call, object, code),
         Output::PartialObjectMetadata => table::partial_object_metadata(object),
         Output::Table => {
             let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
@@ -70,7 +71,7 @@ pub fn list_of_values(call: &Call, mut objects: Vec<Value>, metadata: &Value) ->
             "metadata": metadata,
             "items": objects.iter().map(table::partial_object_metadata).collect::<Vec<_>>(),
         }),
-        Output::Json | Output::Yaml => {
+        Output::Json | Output::Yaml | Output::Protobuf => {
             for object in objects.iter_mut().filter_map(Value::as_object_mut) {
                 object.remove("kind");
                 object.remove("apiVersion");
@@ -136,10 +137,33 @@ pub fn created(call: &Call) -> Response {
     value(call, &status, StatusCode::CREATED)
 }
 
-/// Any value in the encoding that was asked for.
+/// Any value in the encoding that was asked for; JSON if it is of a type that has no protobuf form.
 pub fn value(call: &Call, value: &Value, code: StatusCode) -> Response {
-    let headers = [(header::CONTENT_TYPE, call.output.content_type())];
-    (code, headers, call.output.encode(value, call.pretty)).into_response()
+    if call.output == Output::Protobuf
+        && let Some(bytes) = protobuf::encode(value)
+    {
+        return (code, [(header::CONTENT_TYPE, PROTOBUF)], bytes).into_response();
+    }
+    let output = match call.output {
+        Output::Protobuf => Output::Json,
+        other => other,
+    };
+    let headers = [(header::CONTENT_TYPE, output.content_type())];
+    (code, headers, output.encode(value, call.pretty)).into_response()
+}
+
+/// An error, in protobuf if that was asked for; its headers stay.
+pub fn error(call: &Call, error: Error) -> Response {
+    let status = (call.output == Output::Protobuf).then(|| error.status());
+    let mut response = error.into_response();
+    let bytes = status.as_ref().and_then(protobuf::encode);
+    if let Some(bytes) = bytes {
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROTOBUF));
+        headers.remove(header::CONTENT_LENGTH);
+        *response.body_mut() = bytes.into();
+    }
+    response
 }
 
 fn json_bytes(code: StatusCode, bytes: Vec<u8>) -> Response {

@@ -3,6 +3,7 @@
 use crate::auth::User;
 use crate::call::Call;
 use crate::error::Error;
+use crate::filters::Filters;
 use crate::metrics::Metrics;
 use crate::path;
 use crate::resource::{Kind, Subresource};
@@ -26,6 +27,7 @@ pub fn router(server: Arc<Server>) -> Router {
         .iter()
         .map(|review| review as &dyn Kind);
     let kinds: Vec<&'static dyn Kind> = resources::all().into_iter().chain(reviews).collect();
+    let filters = Filters::new(server.options.in_flight);
     let metrics = Metrics::new(&kinds, server.store.clone());
     Router::new()
         .merge(discovery::routes(&kinds, &OTHER_PATHS))
@@ -40,6 +42,7 @@ pub fn router(server: Arc<Server>) -> Router {
         .layer(axum::middleware::from_fn_with_state(server, authorization::guard))
         .layer(axum::middleware::from_fn_with_state(metrics, Metrics::count))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(axum::middleware::from_fn_with_state(filters, Filters::pass))
 }
 
 /// What `/` lists besides discovery.
@@ -89,7 +92,7 @@ async fn resource(State(server): State<Arc<Server>>, request: Request) -> Respon
         Err(error) => return error.into_response(),
     };
     let answer = dispatch(call.clone(), &parts.method, body).await;
-    let mut response = answer.unwrap_or_else(IntoResponse::into_response);
+    let mut response = answer.unwrap_or_else(|error| respond::error(&call, error));
     respond::add_warnings(&mut response, call.warnings());
     response
 }

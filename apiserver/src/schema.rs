@@ -9,6 +9,7 @@ mod decode;
 mod document;
 mod encode;
 pub(crate) mod facts;
+pub(crate) mod protobuf;
 mod quantity;
 pub(crate) mod roots;
 mod time;

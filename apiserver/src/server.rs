@@ -5,6 +5,7 @@ use crate::auth::{Authenticator, Clock};
 use crate::authorization::{Mode, View};
 use crate::bootstrap;
 use crate::error::Error;
+use crate::filters::InFlight;
 use crate::nodes::{NoNodes, Nodes};
 use crate::resource::Kind;
 use crate::{resources, stored};
@@ -34,6 +35,8 @@ pub struct Options {
     pub service_network: (std::net::Ipv4Addr, u8),
     /// The node ports of Services.
     pub node_ports: RangeInclusive<u16>,
+    /// How many requests are served at a time.
+    pub in_flight: InFlight,
 }
 
 impl Default for Options {
@@ -47,6 +50,7 @@ impl Default for Options {
             authorization: Mode::default(),
             service_network: (std::net::Ipv4Addr::new(10, 96, 0, 0), 12),
             node_ports: 30000..=32767,
+            in_flight: InFlight::default(),
         }
     }
 }

@@ -4,6 +4,7 @@
 #![allow(missing_docs)]
 
 use apiserver::authorization::Mode;
+use apiserver::filters::InFlight;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -89,6 +90,33 @@ pub struct Api {
         default_value_t = Mode::Rbac
     )]
     pub authorization_mode: Mode,
+    /// How many requests that read are served at a time, watches and logs aside; 0 is no limit
+    #[arg(
+        long,
+        env = "PETSET_MAX_REQUESTS_INFLIGHT",
+        value_name = "COUNT",
+        default_value_t = 400
+    )]
+    pub max_requests_inflight: usize,
+    /// How many requests that write are served at a time; 0 is no limit
+    #[arg(
+        long,
+        env = "PETSET_MAX_MUTATING_REQUESTS_INFLIGHT",
+        value_name = "COUNT",
+        default_value_t = 200
+    )]
+    pub max_mutating_requests_inflight: usize,
+}
+
+impl Api {
+    /// How many requests are served at a time, and how long one may take: a minute, as upstream.
+    pub fn in_flight(&self) -> InFlight {
+        InFlight {
+            reading: self.max_requests_inflight,
+            mutating: self.max_mutating_requests_inflight,
+            timeout: Some(std::time::Duration::from_secs(60)),
+        }
+    }
 }
 
 /// How names look and where they are answered.

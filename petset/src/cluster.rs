@@ -40,6 +40,8 @@ pub struct Options {
     pub http: Option<SocketAddr>,
     /// How it is decided who may do what.
     pub authorization: Mode,
+    /// How many requests are served at a time, and how long one may take.
+    pub in_flight: apiserver::filters::InFlight,
     /// DNS, controllers and kubelet; `None`: an API server alone.
     pub components: Option<Components>,
 }
@@ -143,6 +145,7 @@ impl Cluster {
             tokens: Some(tokens),
             authorization: options.authorization,
             admin_token: Some(apiserver::auth::digest(&pki.admin_token)),
+            in_flight: options.in_flight,
             ..apiserver::Options::default()
         };
         let server = apiserver::Server::new(store.clone(), server_options);

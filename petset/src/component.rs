@@ -44,6 +44,7 @@ pub async fn apiserver(arguments: args::Apiserver) -> anyhow::Result<()> {
         api: arguments.api.api,
         http: arguments.api.http,
         authorization: arguments.api.authorization_mode,
+        in_flight: arguments.api.in_flight(),
         components: None,
     };
     let mut cluster = Cluster::start(options).await?;

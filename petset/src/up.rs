@@ -21,6 +21,7 @@ pub async fn run(arguments: Up) -> anyhow::Result<()> {
         api: arguments.api.api,
         http: arguments.api.http,
         authorization: arguments.api.authorization_mode,
+        in_flight: arguments.api.in_flight(),
         components: Some(components(
             &arguments.pods,
             Some((&arguments.names, &arguments.pod_names)),

@@ -2,6 +2,7 @@
 //! time that a type is asked for, and kept for the life of the process.
 
 use super::facts::{Facts, TypeFacts};
+use super::protobuf::Layout;
 use super::roots;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -16,6 +17,7 @@ pub(crate) struct Struct {
     pub atomic: bool,
     // Set once, after the struct can be found by its name, so that types may refer to themselves.
     fields: OnceLock<Box<[Field]>>,
+    layout: OnceLock<Layout>,
 }
 
 /// A field of a struct.
@@ -72,6 +74,11 @@ impl Struct {
         Some((index, &fields[index]))
     }
 
+    /// The numbers of its fields in protobuf.
+    pub(super) fn layout(&self) -> &Layout {
+        self.layout.get_or_init(|| Layout::of(self))
+    }
+
     /// Its Go name, for example `PodSpec`.
     pub(crate) fn go_name(&self) -> &'static str {
         self.name.rsplit('.').next().unwrap_or_default()
@@ -108,6 +115,7 @@ impl Builder<'_> {
             name,
             atomic: type_facts.atomic,
             fields: OnceLock::new(),
+            layout: OnceLock::new(),
         }));
         self.known.insert(name, made);
         let required: Vec<&str> = schema["required"]

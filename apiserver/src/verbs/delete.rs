@@ -1,17 +1,20 @@
 //! DELETE of one object: at once, gracefully, or as soon as its finalizers are gone.
 
 use super::update::put;
-use crate::body::{self, media_type};
+use crate::body::{self, Content};
 use crate::call::Call;
 use crate::error::{Error, Target};
 use crate::options::{DeleteOptions, Propagation};
 use crate::resource::Kind;
+use crate::schema::protobuf::Envelope;
 use crate::{admission, metadata, respond, stored};
 use axum::body::Body;
 use axum::response::Response;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
+
+const SCHEMA: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 
 /// Kinds whose deletion answers with the object rather than with a Status.
 const RETURNED: [(&str, &str); 8] = [
@@ -56,12 +59,17 @@ pub async fn read_options(call: &Call, body: Body) -> Result<DeleteOptions, Erro
     if bytes.is_empty() {
         return DeleteOptions::parse(&call.query, None);
     }
-    let json = match media_type(&call.headers) {
-        "application/json" => bytes,
-        _ => body::read_json(&call.headers, Body::from(bytes)).await?,
-    };
     let bad = |why: String| Error::BadRequest(why);
-    let options: Value = serde_json::from_slice(&json).map_err(|_| bad(body::syntax_error(&json)))?;
+    let options = match body::read_content(&call.headers, Body::from(bytes)).await? {
+        Content::Json(json) => serde_json::from_slice(&json).map_err(|_| bad(body::syntax_error(&json)))?,
+        Content::Protobuf(bytes) => {
+            let envelope = Envelope::open(&bytes).map_err(bad)?;
+            let mut options: Value = envelope.decode(SCHEMA).map_err(bad)?;
+            options["kind"] = envelope.kind.into();
+            options["apiVersion"] = envelope.api_version.into();
+            options
+        }
+    };
     let text = |field: &str| options[field].as_str().unwrap_or_default();
     if !matches!(text("kind"), "" | "DeleteOptions") {
         return Err(bad(format!(

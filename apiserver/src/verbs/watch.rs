@@ -5,6 +5,7 @@ use crate::call::Call;
 use crate::error::Error;
 use crate::negotiation::Output;
 use crate::options::ListOptions;
+use crate::schema::protobuf;
 use crate::stored::{self, Form};
 use crate::table;
 use axum::body::Body;
@@ -39,6 +40,10 @@ pub async fn watch(call: Arc<Call>, options: ListOptions) -> Result<Response, Er
     };
     let (bookmarks, version) = (options.bookmarks, options.version.unwrap_or(0));
     let filter = Filter::of(&call, options.clone())?;
+    let content_type = match call.output {
+        Output::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        _ => "application/json",
+    };
     let mut watching = Watching {
         stop: call.server.options.stop.clone(),
         events: Events {
@@ -89,7 +94,7 @@ pub async fn watch(call: Arc<Call>, options: ListOptions) -> Result<Response, Er
         let bytes = watching.next().await?;
         Some((Ok::<Bytes, Infallible>(bytes), watching))
     });
-    let headers = [(header::CONTENT_TYPE, "application/json")];
+    let headers = [(header::CONTENT_TYPE, content_type)];
     Ok((StatusCode::OK, headers, Body::from_stream(stream)).into_response())
 }
 
@@ -155,9 +160,7 @@ impl Watching {
             }
             other => other.clone().into(),
         };
-        let event = json!({"type": "ERROR", "object": error.status()});
-        self.out.extend_from_slice(event.to_string().as_bytes());
-        self.out.push(b'\n');
+        self.events.write_value("ERROR", &error.status(), &mut self.out);
         self.last = true;
     }
 }
@@ -189,18 +192,25 @@ impl Events {
     }
 
     fn write(&mut self, event: &str, entry: &Entry, revision: Revision, out: &mut Vec<u8>) {
-        out.extend_from_slice(format!(r#"{{"type":"{event}","object":"#).as_bytes());
-        match self.call.output {
-            Output::Json | Output::Yaml => {
-                stored::write(self.call.kind, &entry.value, revision, Form::Object, out);
-            }
-            Output::Table | Output::PartialObjectMetadata => {
-                let object = stored::decode_at(self.call.kind, &entry.value, revision);
-                let shown = self.show(&object);
-                out.extend_from_slice(shown.to_string().as_bytes());
-            }
+        if !matches!(self.call.output, Output::Json | Output::Yaml) {
+            let object = stored::decode_at(self.call.kind, &entry.value, revision);
+            let shown = self.show(&object);
+            return self.write_value(event, &shown, out);
         }
+        out.extend_from_slice(format!(r#"{{"type":"{event}","object":"#).as_bytes());
+        stored::write(self.call.kind, &entry.value, revision, Form::Object, out);
         out.extend_from_slice(b"}\n");
+    }
+
+    /// Write an event about an object in the form that it is to be shown in.
+    fn write_value(&self, event: &str, object: &Value, out: &mut Vec<u8>) {
+        if self.call.output == Output::Protobuf {
+            // A kind without a protobuf form was not negotiated, and a Status has one.
+            return out.extend(protobuf::watch_event(event, object).unwrap_or_default());
+        }
+        let event = json!({"type": event, "object": object});
+        out.extend_from_slice(event.to_string().as_bytes());
+        out.push(b'\n');
     }
 
     fn write_bookmark(&mut self, revision: Revision, ends_initial: bool, out: &mut Vec<u8>) {
@@ -213,15 +223,13 @@ impl Events {
             object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let shown = self.show(&object);
-        let event = json!({"type": "BOOKMARK", "object": shown});
-        out.extend_from_slice(event.to_string().as_bytes());
-        out.push(b'\n');
+        self.write_value("BOOKMARK", &shown, out);
     }
 
     /// An object in the form that the client asked for.
     fn show(&mut self, object: &Value) -> Value {
         match self.call.output {
-            Output::Json | Output::Yaml => object.clone(),
+            Output::Json | Output::Yaml | Output::Protobuf => object.clone(),
             Output::PartialObjectMetadata => table::partial_object_metadata(object),
             Output::Table => {
                 let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
