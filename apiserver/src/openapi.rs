@@ -213,7 +213,7 @@ fn v2_answer(documents: &Documents, headers: &HeaderMap) -> Response {
     }
     if clauses
         .iter()
-        .any(|clause| clause.media_type == protobuf::MEDIA_TYPE)
+        .any(|clause| [protobuf::MEDIA_TYPE, protobuf::CONTENT_TYPE].contains(&clause.media_type))
     {
         return with_etag(headers, protobuf::CONTENT_TYPE, documents.v2_protobuf());
     }
@@ -392,10 +392,11 @@ mod tests {
         assert_eq!(document["openapi"], "3.0.0");
         assert_eq!(parts.headers[CACHE_CONTROL], "public, immutable");
         assert_eq!(ask("/openapi/v2", "application/json").await.1["swagger"], "2.0");
-        let protobuf = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-        assert_eq!(
-            ask("/openapi/v2", protobuf).await.0.status,
-            StatusCode::NOT_ACCEPTABLE
-        );
+        for spelling in [protobuf::MEDIA_TYPE, protobuf::CONTENT_TYPE] {
+            let (parts, _) = ask("/openapi/v2", spelling).await;
+            assert_eq!(parts.headers["content-type"], protobuf::CONTENT_TYPE);
+        }
+        let unknown = ask("/openapi/v2", "text/html").await.0.status;
+        assert_eq!(unknown, StatusCode::NOT_ACCEPTABLE);
     }
 }

@@ -8,9 +8,10 @@ mod watching;
 
 use e2e::binary::{Cluster, PATIENCE};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::runtime::wait::{await_condition, conditions};
+use kube::{Api, Client, Config};
 use serde_json::{Value, json};
 use std::future::Future;
 use std::time::Duration;
@@ -21,6 +22,13 @@ async fn client(cluster: &Cluster) -> Client {
     let file = Kubeconfig::read_from(cluster.data("kubeconfig")).expect("it can be read");
     let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
     Client::try_from(config.expect("it is complete")).expect("it can be used")
+}
+
+/// Pods cannot be made before their namespace has its service account, which takes a moment after the first start.
+async fn pods_may_be_made(client: &Client) {
+    let accounts: Api<ServiceAccount> = Api::default_namespaced(client.clone());
+    let there = await_condition(accounts, "default", conditions::is_created());
+    soon("the service account", there).await.expect("a watch");
 }
 
 /// What comes in time.

@@ -1,6 +1,6 @@
 //! Objects of every kind, pages, patches, metadata alone, discovery, deletion.
 
-use crate::{IDLE, client, config_map, from, soon, stateful_set};
+use crate::{IDLE, client, config_map, from, pods_may_be_made, soon, stateful_set};
 use e2e::binary::Cluster;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
@@ -49,6 +49,7 @@ fn smallest(group: &str, kind: &str) -> serde_json::Value {
 async fn every_kind_that_is_discovered_can_be_created_read_listed_patched_and_deleted() {
     let cluster = Cluster::up();
     let client = client(&cluster).await;
+    pods_may_be_made(&client).await;
     let discovery = Discovery::new(client.clone()).run().await.expect("discovery");
     let aggregated = Discovery::new(client.clone()).run_aggregated().await;
     let aggregated = aggregated.expect("aggregated discovery");
