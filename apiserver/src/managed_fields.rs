@@ -3,15 +3,30 @@
 //! A write that is no apply owns what it changes: `compare.rs` finds the fields that differ, in the terms of
 //! `field_set.rs`; they leave the entries of all others and join the writer's. What is gone leaves all
 //! entries, and an entry without fields goes too. `entry.rs` reads and writes the entries.
+//!
+//! A server-side apply (`apply.rs`) owns what it gives: `validate.rs` checks the configuration, `merge.rs` lays it
+//! over the object, `prune.rs` takes out what its manager gave before and nobody gives now. `scale.rs` tells the
+//! entries of an object in the terms of its Scale and back. All of it walks along the types of `shape.rs`.
 
+mod apply;
 mod compare;
+mod element;
 mod entry;
 mod field_set;
+mod last_applied;
+mod merge;
+mod owned;
+mod prune;
+mod remove;
+pub mod scale;
+mod shape;
+mod validate;
 
 use self::entry::Entry;
 use crate::schema::{self, Precision};
 use serde_json::{Value, json};
 
+pub use self::apply::{Apply, ApplyError, Conflict, Reset, conflict_status};
 pub use self::field_set::FieldSet;
 
 /// More entries of updates than these are merged, the oldest first, into one of [`ANCIENT`].
@@ -132,7 +147,8 @@ fn take_over(
         operation: "Update".to_owned(),
         api_version: api_version.as_str().unwrap_or_default().to_owned(),
         subresource: writer.subresource.to_owned(),
-        time: Some(schema::write_time(writer.time, Precision::Seconds)),
+        // Upstream loses the time on the way from the Scale to its object.
+        time: (writer.subresource != "scale").then(|| schema::write_time(writer.time, Precision::Seconds)),
         fields: changed,
     };
     if let Some(index) = entries.iter().position(|entry| entry.is_same_writer(&own)) {

@@ -70,6 +70,8 @@ pub struct WriteOptions {
     pub field_manager: Option<String>,
     /// `?fieldValidation=`
     pub validation: FieldValidation,
+    /// `?force=`, of an apply only.
+    pub force: bool,
 }
 
 impl WriteOptions {
@@ -82,6 +84,19 @@ impl WriteOptions {
                 "may not be specified for non-apply patch",
             ));
         }
+        Self::parse_rest(kind, query, problems)
+    }
+
+    /// Read the PatchOptions of a server-side apply.
+    pub fn parse_apply(query: &Query) -> Result<Self, Error> {
+        let mut problems = Vec::new();
+        if query.get("fieldManager").is_none() {
+            problems.push(Invalid::required("fieldManager", "is required for apply patch"));
+        }
+        Self::parse_rest("PatchOptions", query, problems)
+    }
+
+    fn parse_rest(kind: &str, query: &Query, mut problems: Vec<Invalid>) -> Result<Self, Error> {
         let field_manager = query.get("fieldManager").map(str::to_string);
         if let Some(manager) = &field_manager {
             if manager.len() > 128 {
@@ -111,6 +126,7 @@ impl WriteOptions {
             dry_run,
             field_manager,
             validation,
+            force: query.flag("force").unwrap_or(false),
         })
     }
 }

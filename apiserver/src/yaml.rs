@@ -14,6 +14,51 @@ pub fn parse(yaml: &[u8]) -> Result<Value, String> {
     serde_saphyr::from_slice_with_options(yaml, options()).map_err(|error| error.to_string())
 }
 
+/// The one document of a text in which a key may be given twice: the last counts, and what a strict reader would
+/// have said comes along. That and errors are told in the words of Go's parser, where it has words for them.
+pub fn parse_lenient(yaml: &[u8]) -> Result<(Value, Option<String>), String> {
+    let strict = match parse(yaml) {
+        Ok(value) => return Ok((value, None)),
+        Err(error) => error,
+    };
+    let lenient = serde_saphyr::options! {
+        legacy_octal_numbers: true,
+        with_snippet: false,
+        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
+    };
+    match serde_saphyr::from_slice_with_options(yaml, lenient) {
+        Ok(value) => Ok((value, Some(in_gos_words(&strict, yaml)))),
+        Err(_) => Err(in_gos_words(&strict, yaml)),
+    }
+}
+
+/// An error of this parser (`WHAT at line 1, column 5`) as Go's tells it (`line 1: WHAT`).
+fn in_gos_words(error: &str, yaml: &[u8]) -> String {
+    let (what, place) = error.rsplit_once(" at line ").unwrap_or((error, ""));
+    let line = place.split(',').next().unwrap_or_default();
+    let duplicate = what.strip_prefix("duplicate mapping key: ");
+    if let Some(key) = duplicate.and_then(|rest| rest.split_once(", set ")) {
+        return format!(
+            "unmarshal errors:\n  line {line}: key {:?} already set in map",
+            key.0
+        );
+    }
+    let expects_node = matches!(yaml.trim_ascii_end().last(), Some(b'[' | b'{' | b',' | b':'));
+    let what = match what {
+        what if what.starts_with("unclosed bracket") && expects_node => "did not find expected node content",
+        "unclosed bracket '['" => "did not find expected ',' or ']'",
+        "unclosed bracket '{'" => "did not find expected ',' or '}'",
+        "unclosed quote" => "found unexpected end of stream",
+        what if what.starts_with("unexpected character:") => "found character that cannot start any token",
+        what if what.starts_with("while ") => what.split_once(", ").map_or(what, |(_, problem)| problem),
+        what => what,
+    };
+    match line {
+        "" => what.to_owned(),
+        line => format!("line {line}: {what}"),
+    }
+}
+
 /// The documents of a text, in order, up to the first that does not parse; those with nothing in them are left out. Lines in
 /// errors are counted from the start of the whole text.
 pub fn documents(yaml: &str) -> Vec<Result<Value, String>> {
@@ -114,6 +159,45 @@ mod tests {
         }
         assert!(parse(b"a: 1\n---\nb: 2\n").is_err(), "a body is one object");
         assert!(parse(b"\xff\xfe\xff").is_err());
+    }
+
+    #[test]
+    fn errors_are_told_in_the_words_of_gos_parser() {
+        for (yaml, error) in [
+            ("{a: [", "line 1: did not find expected node content"),
+            ("[a", "line 1: did not find expected ',' or ']'"),
+            ("x: 1\ny: {a: 1", "line 2: did not find expected ',' or '}'"),
+            (
+                "a: b: c",
+                "line 1: mapping values are not allowed in this context",
+            ),
+            ("a: @x", "line 1: found character that cannot start any token"),
+            ("a: \"x", "line 1: found unexpected end of stream"),
+            ("a: \"\\q\"", "line 1: found unknown escape character"),
+            ("- a\nb: 1", "line 2: did not find expected '-' indicator"),
+        ] {
+            assert_eq!(parse_lenient(yaml.as_bytes()), Err(error.to_owned()), "{yaml}");
+        }
+    }
+
+    #[test]
+    fn of_a_key_that_is_given_twice_the_last_counts_and_a_strict_reader_is_told() {
+        let told = |error: &str| Some(format!("unmarshal errors:\n  {error}"));
+        for (yaml, expected, strict) in [
+            ("a: 1\nb: 1\n", json!({"a": 1, "b": 1}), None),
+            (
+                "a: 1\na: 2\n",
+                json!({"a": 2}),
+                told("line 2: key \"a\" already set in map"),
+            ),
+            (
+                r#"{"x": {"b": 1, "b": 2}}"#,
+                json!({"x": {"b": 2}}),
+                told("line 1: key \"b\" already set in map"),
+            ),
+        ] {
+            assert_eq!(parse_lenient(yaml.as_bytes()), Ok((expected, strict)), "{yaml}");
+        }
     }
 
     #[test]

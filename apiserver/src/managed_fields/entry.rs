@@ -1,6 +1,7 @@
 //! One entry of `managedFields`.
 
 use super::FieldSet;
+use crate::validation::go;
 use serde_json::{Map, Value};
 
 /// What one writer owns through one operation.
@@ -24,6 +25,18 @@ impl Entry {
             && self.operation == other.operation
             && self.subresource == other.subresource
             && same_version
+    }
+
+    /// The writer as messages name it: `"editor" with subresource "status" using v1`.
+    pub(super) fn describe(&self) -> String {
+        let mut text = go::quote(&self.manager);
+        if !self.subresource.is_empty() {
+            text += &format!(" with subresource {}", go::quote(&self.subresource));
+        }
+        if self.operation == "Update" {
+            text += &format!(" using {}", self.api_version);
+        }
+        text
     }
 
     /// The order of entries: applies first, then by time, then by name.

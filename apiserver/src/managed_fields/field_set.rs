@@ -1,5 +1,7 @@
 //! A set of fields of an object, as `fieldsV1` writes it.
 
+use super::element;
+use super::shape::{Shape, Type};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -90,6 +92,84 @@ impl FieldSet {
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         self.difference(&self.difference(other))
+    }
+
+    /// Whether the place itself is in the set.
+    pub(super) fn is_member(&self) -> bool {
+        self.member
+    }
+
+    /// What is in the set at and below `element`.
+    pub(super) fn child(&self, element: &str) -> Option<&Self> {
+        self.children.get(element)
+    }
+
+    /// The set without the place at `path` and all below it.
+    pub(super) fn exclude(&mut self, path: &[&str]) {
+        match path {
+            [] => {}
+            [last] => self.remove(last),
+            [first, rest @ ..] => self.change(first, |below| below.exclude(rest)),
+        }
+    }
+
+    /// Only what is at `path` and below it; `*` stands for any element.
+    #[must_use]
+    pub(super) fn only(&self, path: &[&str]) -> Self {
+        let Some((first, rest)) = path.split_first() else {
+            return self.clone();
+        };
+        let children = self.children.iter().filter_map(|(element, child)| {
+            let below = (*first == "*" || element == first).then(|| child.only(rest))?;
+            (!below.is_empty()).then(|| (element.clone(), below))
+        });
+        Self {
+            member: false,
+            children: children.collect(),
+        }
+    }
+
+    /// The set with every field of a struct in it that has something below it in the set: such fields are
+    /// not owned themselves, but they go when all goes that is owned in them.
+    #[must_use]
+    pub(super) fn with_named_fields(&self, of: Option<Type<'_>>) -> Self {
+        let shape = of.map(Type::shape);
+        let children = self.children.iter().map(|(element, child)| {
+            let field = element.strip_prefix("f:");
+            let (below, named) = match (shape, field) {
+                (Some(Shape::Struct(kind)), Some(name)) => (Type::field(kind, name), true),
+                (Some(Shape::Map(values)), Some(_)) => (Some(values), false),
+                (Some(Shape::List(_, items)), None) => (Some(items), false),
+                _ => (None, false),
+            };
+            let mut with = child.with_named_fields(below);
+            with.member |= named && below.is_some();
+            (element.clone(), with)
+        });
+        Self {
+            member: self.member,
+            children: children.collect(),
+        }
+    }
+
+    /// Every place in the set, as messages show it: `.spec.ports[port=80,protocol="TCP"].name`.
+    pub fn paths(&self) -> Vec<String> {
+        let mut paths = Vec::new();
+        self.add_paths("", &mut paths);
+        paths
+    }
+
+    fn add_paths(&self, prefix: &str, paths: &mut Vec<String>) {
+        let path = |element: &str| format!("{prefix}{}", element::print(element));
+        let members = self.children.iter().filter(|(_, child)| child.member);
+        paths.extend(members.map(|(element, _)| path(element)));
+        let parents = self
+            .children
+            .iter()
+            .filter(|(_, child)| !child.children.is_empty());
+        for (element, child) in parents {
+            child.add_paths(&path(element), paths);
+        }
     }
 
     /// Put the place itself into the set.

@@ -3,9 +3,12 @@
 use crate::body::{self, Expected};
 use crate::call::Call;
 use crate::error::{Error, Target};
+use crate::managed_fields::scale::{to_object, to_scale};
+use crate::managed_fields::{Apply, ApplyError, Reset, Writer};
 use crate::options::WriteOptions;
 use crate::validation::Invalid;
-use crate::verbs::patch::{apply, patch_type};
+use crate::verbs::apply::{Configuration, is_apply};
+use crate::verbs::patch::{ATTEMPTS, patch_type, patched};
 use crate::verbs::update::{MODIFIED, Outcome, Part, Write, check_preconditions};
 use crate::{metadata, respond, stored};
 use axum::body::Body;
@@ -14,9 +17,6 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 const SCHEMA: &str = "io.k8s.api.autoscaling.v1.Scale";
-
-/// How often a write is tried anew because others were quicker.
-const ATTEMPTS: usize = 100;
 
 /// Answer a request to `scale`.
 pub async fn answer(call: &Call, method: &Method, body: Body) -> Result<Response, Error> {
@@ -37,12 +37,24 @@ pub async fn answer(call: &Call, method: &Method, body: Body) -> Result<Response
             let scale = call.read_as(body, expected, SCHEMA, options.validation).await?;
             write(call, &options, |_| Ok(scale.clone())).await
         }
+        Method::PATCH if is_apply(call) => {
+            let bytes = body::read(body).await?;
+            let options = WriteOptions::parse_apply(&call.query)?;
+            let config = Configuration::parse(&bytes)?;
+            write(call, &options, |old| {
+                let mut scale = scale_of(old);
+                scale["metadata"]["managedFields"] = to_scale(&old["metadata"]["managedFields"]);
+                apply(call, &scale, &config, &options)
+            })
+            .await
+        }
         Method::PATCH => {
             let patch_type = patch_type(call)?;
             let patch = body::read(body).await?;
             let options = WriteOptions::parse("PatchOptions", &call.query)?;
-            write(call, &options, |current| {
-                apply(call, SCHEMA, current, patch_type, &patch, options.validation)
+            write(call, &options, |old| {
+                let scale = scale_of(old);
+                patched(call, SCHEMA, &scale, patch_type, &patch, options.validation)
             })
             .await
         }
@@ -50,7 +62,33 @@ pub async fn answer(call: &Call, method: &Method, body: Body) -> Result<Response
     }
 }
 
-/// Set the replicas that `change` makes of the current Scale.
+/// `current` with a configuration merged into it.
+fn apply(
+    call: &Call,
+    current: &Value,
+    config: &Configuration,
+    options: &WriteOptions,
+) -> Result<Value, Error> {
+    ApplyError::check_type(&config.object, "autoscaling/v1", "Scale")?;
+    let manager = call.manager(options);
+    let apply = Apply {
+        schema: SCHEMA,
+        live: current,
+        config: &config.object,
+        writer: Writer {
+            manager: &manager,
+            subresource: Part::Scale.name(),
+            time: (call.server.options.clock)(),
+        },
+        force: options.force,
+        reset: Reset::These(&[]),
+    };
+    let scale = apply.run()?;
+    config.check_strict(call, options.validation)?;
+    Ok(scale)
+}
+
+/// Set the replicas that the Scale has which `change` makes of the current object; an apply says who owns them.
 async fn write(
     call: &Call,
     options: &WriteOptions,
@@ -60,7 +98,7 @@ async fn write(
         let entry = call.server.store.get(&call.key()).await?;
         let entry = entry.ok_or_else(|| Error::NotFound(call.target(call.name())))?;
         let old = stored::decode(call.kind, &entry);
-        let scale = change(&scale_of(&old))?;
+        let scale = change(&old)?;
         metadata::check_name(&scale, call.name())?;
         validate(&scale, call.name())?;
         check_preconditions(call, &scale, &old)?;
@@ -72,7 +110,16 @@ async fn write(
             entry: &entry,
             old: &old,
         };
-        match write.commit(call, new).await? {
+        let committed = if is_apply(call) {
+            let owners = &scale["metadata"]["managedFields"];
+            let before = new["metadata"]["managedFields"].take();
+            let managed_fields = to_object(&before, owners, &stored::api_version(call.kind));
+            new["metadata"]["managedFields"] = managed_fields;
+            write.commit_applied(call, new).await?
+        } else {
+            write.commit(call, new).await?
+        };
+        match committed {
             Outcome::Done(object) => return Ok(respond::value(call, &scale_of(&object), StatusCode::OK)),
             Outcome::Lost => {}
         }

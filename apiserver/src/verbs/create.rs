@@ -61,6 +61,15 @@ pub async fn create_object(call: &Call, mut object: Value, options: &WriteOption
     unreachable!("the loop returns on its last attempt")
 }
 
+/// Create `object`, which an apply has made: it has a name and its defaults, and says who owns what.
+pub async fn create_applied(call: &Call, mut object: Value, options: &WriteOptions) -> Result<Value, Error> {
+    // Upstream takes no notice of a version if there is no object that could have another.
+    metadata::of(&mut object).remove("resourceVersion");
+    metadata::prepare_create(call.kind, &mut object, call.server.now());
+    warn_duplicate_owners(call, &mut object);
+    finish(call, object, options).await
+}
+
 /// Admission, validation and the write of an object that has a name.
 async fn finish(call: &Call, mut object: Value, options: &WriteOptions) -> Result<Value, Error> {
     admission::create(call, &mut object).await?;

@@ -1,5 +1,6 @@
-//! PATCH: JSON, merge and strategic merge patches of an object.
+//! PATCH: JSON, merge and strategic merge patches of an object; applies go on to `apply.rs`.
 
+use super::apply;
 use super::update::{MODIFIED, Outcome, Part, Write};
 use crate::body;
 use crate::call::Call;
@@ -14,10 +15,13 @@ use http::StatusCode;
 use serde_json::Value;
 
 /// How often a patch is applied anew because others were quicker.
-const ATTEMPTS: usize = 100;
+pub const ATTEMPTS: usize = 100;
 
 /// Apply the patch in the body.
 pub async fn patch(call: &Call, body: Body, part: Part) -> Result<Response, Error> {
+    if apply::is_apply(call) {
+        return apply::apply(call, body, part).await;
+    }
     let patch_type = patch_type(call)?;
     let patch = body::read(body).await?;
     let options = WriteOptions::parse("PatchOptions", &call.query)?;
@@ -27,7 +31,7 @@ pub async fn patch(call: &Call, body: Body, part: Part) -> Result<Response, Erro
         let entry = entry.ok_or_else(|| Error::NotFound(call.target(call.name())))?;
         let old = stored::decode(call.kind, &entry);
         let schema = call.kind.names().schema;
-        let mut new = apply(call, schema, &old, patch_type, &patch, options.validation)?;
+        let mut new = patched(call, schema, &old, patch_type, &patch, options.validation)?;
         call.kind.set_defaults(&mut new);
         metadata::check_name(&new, call.name())?;
         metadata::place(&mut new, call.namespace())?;
@@ -56,7 +60,7 @@ pub fn patch_type(call: &Call) -> Result<PatchType, Error> {
 }
 
 /// `object` with the patch applied, as the client's `fieldValidation` wants it.
-pub fn apply(
+pub fn patched(
     call: &Call,
     schema: &str,
     object: &Value,

@@ -142,19 +142,40 @@ impl Write<'_> {
     /// and write it if nobody else has written since. An object that is being deleted and has lost its
     /// last finalizer is deleted instead.
     pub async fn commit(&self, call: &Call, mut new: Value) -> Result<Outcome, Error> {
-        let old = self.old;
         self.restore(call, &mut new);
-        let names = call.kind.names();
         managed_fields::update(
-            names.schema,
-            Some(old),
+            call.kind.names().schema,
+            Some(self.old),
             &mut new,
-            Writer {
-                manager: &call.manager(self.options),
-                subresource: self.part.name(),
-                time: (call.server.options.clock)(),
-            },
+            self.writer(&call.manager(self.options), call),
         );
+        self.finish(call, new).await
+    }
+
+    /// The same for what an apply made, which says already who owns what.
+    pub async fn commit_applied(&self, call: &Call, mut new: Value) -> Result<Outcome, Error> {
+        let managed_fields = new["metadata"]["managedFields"].take();
+        self.restore(call, &mut new);
+        let none = managed_fields.as_array().is_none_or(Vec::is_empty);
+        put(
+            &mut new["metadata"],
+            "managedFields",
+            if none { &Value::Null } else { &managed_fields },
+        );
+        self.finish(call, new).await
+    }
+
+    /// Who writes this, named `manager`.
+    pub fn writer<'a>(&self, manager: &'a str, call: &Call) -> Writer<'a> {
+        Writer {
+            manager,
+            subresource: self.part.name(),
+            time: (call.server.options.clock)(),
+        }
+    }
+
+    async fn finish(&self, call: &Call, mut new: Value) -> Result<Outcome, Error> {
+        let old = self.old;
         warn_duplicate_owners(call, &mut new);
         let is_main = self.part == Part::Main || self.part == Part::Scale;
         if is_main {
