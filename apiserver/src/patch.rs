@@ -178,4 +178,6 @@ fn parse_map(patch: &[u8]) -> Result<(Value, Vec<String>), String> {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

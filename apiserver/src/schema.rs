@@ -113,4 +113,6 @@ pub fn description(schema: &str, path: &str) -> String {
 }
 
 #[cfg(test)]
+pub(crate) mod arbitrary;
+#[cfg(test)]
 mod tests;

@@ -450,7 +450,7 @@ fn set_label_annotate_edit_and_replace_change_what_they_say() {
     );
     assert_eq!(pod["serviceAccountName"], "robot");
     assert_eq!(after["metadata"]["annotations"], json!({"note": "here"}));
-    cluster.kubectl("create service clusterip web --tcp=80");
+    cluster.create(&json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}}));
     assert_eq!(
         cluster.kubectl("set selector service web app=web"),
         "service/web selector updated\n"

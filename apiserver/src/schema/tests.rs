@@ -255,3 +255,38 @@ proptest! {
         let _ = decode(POD, text.as_bytes());
     }
 }
+
+/// Whether all that is in `part` is in `whole`, and the same there.
+fn is_in(part: &Value, whole: &Value) -> bool {
+    match (part, whole) {
+        (Value::Object(part), Value::Object(whole)) => part
+            .iter()
+            .all(|(name, value)| whole.get(name).is_some_and(|whole| is_in(value, whole))),
+        (Value::Array(part), Value::Array(whole)) => {
+            part.len() == whole.len() && part.iter().zip(whole).all(|(part, whole)| is_in(part, whole))
+        }
+        (part, whole) => part == whole,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn every_kind_comes_back_with_all_its_fields_and_without_unknown_ones(seed in any::<u64>()) {
+        for kind in crate::resources::all() {
+            let schema = kind.names().schema;
+            let root = find(schema).expect(schema);
+            let given = arbitrary::object(root, seed);
+            let Decoded { value, strict } = decode(schema, given.to_string().as_bytes()).expect(schema);
+            prop_assert_eq!(&strict, &Vec::<String>::new());
+            prop_assert!(is_in(&given, &value), "{schema}: {given:#} in {value:#}");
+            prop_assert_eq!(&decoded(schema, &value), &value, "{schema}");
+            let mut more = given.clone();
+            more["metadata"]["nope"] = json!({"a": [1]});
+            let pruned = decode(schema, more.to_string().as_bytes()).expect(schema);
+            prop_assert_eq!(&pruned.strict, &["unknown field \"metadata.nope\""]);
+            prop_assert_eq!(&pruned.value, &value, "{schema}");
+        }
+    }
+}
