@@ -38,11 +38,6 @@ pub(super) fn keep(object: &mut Value, config: &Value) {
     let annotations = config.pointer_mut("/metadata/annotations");
     if let Some(annotations) = annotations.and_then(Value::as_object_mut) {
         annotations.remove(ANNOTATION);
-        if annotations.is_empty()
-            && let Some(metadata) = config["metadata"].as_object_mut()
-        {
-            metadata.remove("annotations");
-        }
     }
     let Some(annotations) = object["metadata"]["annotations"].as_object_mut() else {
         return;

@@ -281,12 +281,12 @@ proptest! {
             let Decoded { value, strict } = decode(schema, given.to_string().as_bytes()).expect(schema);
             prop_assert_eq!(&strict, &Vec::<String>::new());
             prop_assert!(is_in(&given, &value), "{schema}: {given:#} in {value:#}");
-            prop_assert_eq!(&decoded(schema, &value), &value, "{schema}");
+            prop_assert_eq!(&decoded(schema, &value), &value, "{}", schema);
             let mut more = given.clone();
             more["metadata"]["nope"] = json!({"a": [1]});
             let pruned = decode(schema, more.to_string().as_bytes()).expect(schema);
             prop_assert_eq!(&pruned.strict, &["unknown field \"metadata.nope\""]);
-            prop_assert_eq!(&pruned.value, &value, "{schema}");
+            prop_assert_eq!(&pruned.value, &value, "{}", schema);
         }
     }
 }

@@ -562,16 +562,16 @@ proptest! {
             let node = Node::Struct(root);
             let of = Type::of(&node);
             let config = schema::arbitrary::object(root, seed);
-            prop_assert_eq!(validate::validate(of, &config), Ok(()), "{schema}");
+            prop_assert_eq!(validate::validate(of, &config), Ok(()), "{}", schema);
             let object = decoded(schema, &config);
             let own = owned(of, &config);
             prop_assert_eq!(FieldSet::decode(&own.encode()), Some(own.clone()));
-            prop_assert_eq!(compare(root, &object, &object), managed_fields::compare::Difference::default());
+            prop_assert_eq!(compare(root, &object, &object), compare::Difference::default());
             // Laid over itself it is itself; laid over nothing it is there; taken away from itself nothing is left.
-            prop_assert_eq!(merge(of, &config, &config), config.clone(), "{schema}");
-            prop_assert_eq!(decoded(schema, &merge(of, &json!({}), &config)), object, "{schema}");
-            prop_assert_eq!(prune(of, &config, &own, &own), config.clone(), "{schema}");
-            prop_assert_eq!(prune(of, &config, &own, &FieldSet::default()), Value::Null, "{schema}");
+            prop_assert_eq!(merge(of, &config, &config), config.clone(), "{}", schema);
+            prop_assert_eq!(decoded(schema, &merge(of, &json!({}), &config)), object, "{}", schema);
+            prop_assert_eq!(prune(of, &config, &own, &own), config.clone(), "{}", schema);
+            prop_assert_eq!(prune(of, &config, &own, &FieldSet::default()), Value::Null, "{}", schema);
         }
     }
 }
