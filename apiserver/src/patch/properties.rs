@@ -57,7 +57,7 @@ proptest! {
             })
             .collect();
         let after = patched(&pod(&live), &json!({"spec": {"containers": items}}));
-        let mut expected = live.clone();
+        let mut expected = live;
         for (name, image) in given {
             match image {
                 Some(image) => expected.insert(name, image),

@@ -370,7 +370,7 @@ fn the_replicas_owners_move_between_an_object_and_its_scale() {
         managed_fields::scale::to_object(&object, &scale, "apps/v1"),
         object
     );
-    let mut taken = scale.clone();
+    let mut taken = scale;
     taken[0]["manager"] = "hpa".into();
     taken[0]["subresource"] = "scale".into();
     let mut owner = entry("hpa", json!({"f:spec": {"f:replicas": {}}}));
@@ -498,7 +498,7 @@ proptest! {
         let after = applied(SERVICE, Some(&live), &config, writer("one", 1), true).expect("forced");
         let root = schema::find(SERVICE).expect("known");
         let node = Node::Struct(root);
-        prop_assert_eq!(merge(Type::of(&node), &after, &config), after.clone());
+        prop_assert_eq!(&merge(Type::of(&node), &after, &config), &after);
         // And it owns just what it gives.
         let mut own = owned(Type::of(&node), &config);
         strip(&mut own);
