@@ -4,11 +4,16 @@ use e2e::binary::Cluster;
 use e2e::clients::{drive, node};
 
 #[test]
-fn objects_are_created_read_listed_patched_applied_scaled_and_deleted() {
+fn objects_are_created_read_listed_patched_scaled_and_deleted() {
     drive(&mut Cluster::up(), &mut node("objects.mjs"));
 }
 
 #[test]
 fn watches_and_informers_survive_restarts() {
     drive(&mut Cluster::up(), &mut node("watch.mjs"));
+}
+
+#[test]
+fn server_side_apply_has_managers_conflicts_and_force() {
+    drive(&mut Cluster::up(), &mut node("apply.mjs"));
 }

@@ -14,7 +14,7 @@ fn watches_go_on_where_they_were_and_informers_know_what_there_is() {
 }
 
 #[test]
-fn the_dynamic_client_manifests_apply_and_leader_election_work() {
+fn the_dynamic_client_manifests_and_leader_election_work() {
     drive(&mut Cluster::up(), &mut python("test_dynamic.py"));
 }
 
@@ -26,4 +26,9 @@ fn watches_and_informers_survive_restarts() {
 #[test]
 fn logs_are_read_and_followed() {
     drive(&mut Cluster::up(), &mut python("test_logs.py"));
+}
+
+#[test]
+fn server_side_apply_has_managers_conflicts_and_force() {
+    drive(&mut Cluster::up(), &mut python("test_apply.py"));
 }

@@ -38,15 +38,10 @@ async fn reconcile(
                 "metadata": {"name": map.name_any(), "ownerReferences": [map.controller_owner_ref(&())]},
                 "stringData": map.data,
             }));
-            match secrets.create(&PostParams::default(), &secret).await {
-                Err(Error::Api(status)) if status.is_already_exists() => {
-                    let merge = Patch::Merge(&secret);
-                    secrets
-                        .patch(&map.name_any(), &PatchParams::default(), &merge)
-                        .await?;
-                }
-                made => drop(made?),
-            }
+            let manager = PatchParams::apply("example.com/mirror").force();
+            secrets
+                .patch(&map.name_any(), &manager, &Patch::Apply(&secret))
+                .await?;
         }
         let event = Event {
             type_: EventType::Normal,

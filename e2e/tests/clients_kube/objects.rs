@@ -187,9 +187,49 @@ async fn a_list_of_thousands_arrives_whole_and_compressed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_type_of_patch_changes_what_it_names() {
+async fn patches_and_server_side_apply_change_what_they_name() {
     let cluster = Cluster::up();
     let client = client(&cluster).await;
+    let maps: Api<ConfigMap> = Api::default_namespaced(client.clone());
+    let applied = |value: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "applied"}, "data": {"k": value},
+        })
+    };
+    let one = PatchParams::apply("one");
+    let first = maps
+        .patch("applied", &one, &Patch::Apply(applied("1")))
+        .await
+        .expect("it is made");
+    let same = maps
+        .patch("applied", &one, &Patch::Apply(applied("1")))
+        .await
+        .expect("nothing changes");
+    assert_eq!(same.metadata.resource_version, first.metadata.resource_version);
+    let two = PatchParams::apply("two");
+    let conflict = maps.patch("applied", &two, &Patch::Apply(applied("2"))).await;
+    match conflict {
+        Err(Error::Api(status)) => {
+            assert_eq!((status.code, status.reason.as_str()), (409, "Conflict"));
+            assert!(status.message.contains(r#"conflict with "one""#), "{status:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let forced = maps
+        .patch("applied", &two.force(), &Patch::Apply(applied("2")))
+        .await;
+    let managers = forced
+        .expect("by force")
+        .metadata
+        .managed_fields
+        .expect("there are some");
+    assert!(
+        managers
+            .iter()
+            .any(|entry| entry.manager.as_deref() == Some("two")),
+        "{managers:?}"
+    );
+
     let sets: Api<StatefulSet> = Api::default_namespaced(client);
     sets.create(&PostParams::default(), &stateful_set("web", IDLE, 0))
         .await
