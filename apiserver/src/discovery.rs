@@ -73,9 +73,10 @@ struct SubresourceNames {
     verbs: &'static [&'static str],
 }
 
-fn subresource_names(subresource: Subresource) -> SubresourceNames {
+fn subresource_names(kind: &dyn Kind, subresource: Subresource) -> SubresourceNames {
     const CHANGE: &[&str] = &["get", "patch", "update"];
     const CREATE: &[&str] = &["create"];
+    const CONNECT: &[&str] = &["create", "get"];
     let names = |name, kind, group_version, verbs| SubresourceNames {
         name,
         kind,
@@ -97,6 +98,18 @@ fn subresource_names(subresource: Subresource) -> SubresourceNames {
             Some(("authentication.k8s.io", "v1")),
             CREATE,
         ),
+        Subresource::Exec => names("exec", Some("PodExecOptions"), None, CONNECT),
+        Subresource::Attach => names("attach", Some("PodAttachOptions"), None, CONNECT),
+        Subresource::PortForward => names("portforward", Some("PodPortForwardOptions"), None, CONNECT),
+        Subresource::Proxy => {
+            let options = match kind.names().kind {
+                "Service" => "ServiceProxyOptions",
+                "Node" => "NodeProxyOptions",
+                _ => "PodProxyOptions",
+            };
+            let verbs = &["create", "delete", "get", "patch", "update"];
+            names("proxy", Some(options), None, verbs)
+        }
     }
 }
 
@@ -105,7 +118,7 @@ fn subresources(kind: &dyn Kind) -> Vec<SubresourceNames> {
         .subresources()
         .iter()
         .copied()
-        .map(subresource_names)
+        .map(|subresource| subresource_names(kind, subresource))
         .collect();
     all.sort_by_key(|subresource| subresource.name);
     all

@@ -1,4 +1,4 @@
-//! The way from the API server to a node's kubelet, which answers for logs.
+//! The way from the API server to a node's kubelet, which answers for logs and for what streams.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -7,7 +7,8 @@ use axum::response::Response;
 #[async_trait::async_trait]
 pub trait Nodes: Send + Sync {
     /// Send `request` (its URI is a path such as `/containerLogs/NAMESPACE/POD/CONTAINER?follow=true`) to
-    /// the kubelet of `node`. The error says why it cannot be reached.
+    /// the kubelet of `node`. If the answer is 101 and the request has a `hyper::upgrade::OnUpgrade` among its
+    /// extensions, the kubelet talks over that connection from then on. The error says why it cannot be reached.
     async fn call(&self, node: &str, request: http::Request<Body>) -> Result<Response, String>;
 }
 

@@ -22,7 +22,8 @@ impl Query {
         self.all(name).next().filter(|value| !value.is_empty())
     }
 
-    fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+    /// All values of a parameter, in order.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         self.0
             .iter()
             .filter(move |(key, _)| key == name)

@@ -61,7 +61,8 @@ pub fn parse(path: &str) -> Option<ResourcePath> {
     match rest {
         [] => {}
         [name] => parsed.name = Some(name.clone()),
-        [name, subresource] => {
+        // What comes after `proxy` is somebody else's path.
+        [name, subresource, tail @ ..] if tail.is_empty() || subresource == "proxy" => {
             parsed.name = Some(name.clone());
             parsed.subresource = Some(subresource.clone());
         }

@@ -51,6 +51,14 @@ pub enum Subresource {
     Finalize,
     /// `serviceaccounts/token`.
     Token,
+    /// `pods/exec`, which like the next ones joins the client with somebody else.
+    Exec,
+    /// `pods/attach`.
+    Attach,
+    /// `pods/portforward`.
+    PortForward,
+    /// `pods/proxy`, `services/proxy`, `nodes/proxy`, with a path of its own behind it.
+    Proxy,
 }
 
 /// One column of server-side printing.

@@ -9,6 +9,7 @@ use crate::path;
 use crate::resource::{Kind, Subresource};
 use crate::respond;
 use crate::server::Server;
+use crate::subresources::connect::Connect;
 use crate::{
     authorization, compression, discovery, health, openapi, resources, subresources, verbs, version,
 };
@@ -87,6 +88,22 @@ async fn resource(State(server): State<Arc<Server>>, request: Request) -> Respon
     if path.namespace.is_some() && !kind.names().namespaced {
         return Error::NoSuchResource.into_response();
     }
+    // What joins the client with somebody else takes the request as it is.
+    let joined = path
+        .subresource
+        .as_deref()
+        .and_then(|name| subresource(kind, name));
+    if let Some(joined) = joined.filter(|joined| subresources::connect::joins(*joined)) {
+        let request = Request::from_parts(parts, body);
+        let connect = Connect {
+            server,
+            kind,
+            path,
+            request,
+        };
+        let answer = connect.answer(joined).await;
+        return answer.unwrap_or_else(IntoResponse::into_response);
+    }
     let call = match Call::new(server.clone(), user, kind, path, &parts) {
         Ok(call) => Arc::new(call),
         Err(error) => return error.into_response(),
@@ -148,6 +165,10 @@ fn subresource(kind: &dyn Kind, name: &str) -> Option<Subresource> {
         "log" => Subresource::Log,
         "finalize" => Subresource::Finalize,
         "token" => Subresource::Token,
+        "exec" => Subresource::Exec,
+        "attach" => Subresource::Attach,
+        "portforward" => Subresource::PortForward,
+        "proxy" => Subresource::Proxy,
         _ => return None,
     };
     kind.subresources().contains(&subresource).then_some(subresource)

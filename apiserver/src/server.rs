@@ -15,6 +15,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use store::Store;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// What the embedder chooses.
 #[derive(Clone)]
@@ -67,6 +68,8 @@ pub struct Server {
     pub(crate) allocating: tokio::sync::Mutex<()>,
     /// Roles and bindings, arranged for questions.
     pub(crate) view: View,
+    /// Clients that are joined with others, and the connections to these.
+    pub(crate) joined: TaskTracker,
 }
 
 impl Server {
@@ -85,7 +88,14 @@ impl Server {
             kinds,
             allocating: tokio::sync::Mutex::new(()),
             view: View::default(),
+            joined: TaskTracker::new(),
         })
+    }
+
+    /// Wait until nobody is joined with anybody through this server: soon after [`Options::stop`].
+    pub async fn joined_ended(&self) {
+        self.joined.close();
+        self.joined.wait().await;
     }
 
     /// The kind served at `/apis/GROUP/VERSION/…/PLURAL`.

@@ -1,10 +1,13 @@
 //! What hangs below an object: status, scale, logs and the rest; and the reviews, which are no objects.
 
 mod binding;
+pub mod connect;
 mod eviction;
 mod log;
+mod proxy;
 pub mod reviews;
 mod scale;
+mod streaming;
 mod token;
 
 use crate::call::Call;

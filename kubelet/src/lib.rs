@@ -27,6 +27,7 @@ pub mod shim;
 mod start;
 pub mod status;
 mod stop;
+pub mod stream;
 pub mod terminal;
 pub mod volume;
 pub mod web;
@@ -113,6 +114,7 @@ pub struct Kubelet {
     addresses: Mutex<Addresses>,
     events: Events,
     slices: own_name::Followed,
+    conversations: stream::Conversations,
     containers: exec::Containers,
     tokens: volume::token::Tokens,
 }
@@ -152,6 +154,7 @@ impl Kubelet {
             addresses: Mutex::new(addresses),
             events: Events::new(recorder),
             slices: own_name::Followed::default(),
+            conversations: stream::Conversations::default(),
             containers: exec::Containers::default(),
             tokens: volume::token::Tokens::default(),
             options,
@@ -213,7 +216,9 @@ impl Kubelet {
         let events = CancellationToken::new();
         let events_end = events.clone();
         tasks.spawn(async move { this.events.write(events_end).await });
-        self.clone().follow_pods(shutdown.clone()).await?;
+        let followed = self.clone().follow_pods(shutdown.clone()).await;
+        self.conversations.end().await;
+        followed?;
         events.cancel();
         while tasks.join_next().await.is_some() {}
         Ok(())

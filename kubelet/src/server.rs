@@ -1,13 +1,14 @@
-//! The kubelet's own API, to which the API server passes on `kubectl logs`: `GET /containerLogs/NAMESPACE/POD/CONTAINER`
-//! with the parameters of PodLogOptions.
+//! The kubelet's own API, to which the API server passes on `kubectl logs` (`GET /containerLogs/NAMESPACE/POD/CONTAINER`
+//! with the parameters of PodLogOptions), and what streams (see [`crate::stream`]).
 
 use crate::Kubelet;
 use crate::log::{Options, Reader};
+use crate::stream;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{Response, StatusCode, header};
-use axum::routing::get;
+use axum::routing::{any, get};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
@@ -22,6 +23,9 @@ pub fn router(kubelet: Arc<Kubelet>) -> Router {
             "/containerLogs/{namespace}/{pod}/{container}",
             get(container_logs),
         )
+        .route("/exec/{namespace}/{pod}/{container}", any(stream::exec))
+        .route("/attach/{namespace}/{pod}/{container}", any(stream::attach))
+        .route("/portForward/{namespace}/{pod}", any(stream::port_forward))
         .route("/healthz", get(|| async { "ok" }))
         .with_state(kubelet)
 }

@@ -167,6 +167,12 @@ impl Cluster {
             _locks: locks,
         };
         sockets.look_up_with(cluster.client());
+        let (stopping, joined) = (cluster.stops.listeners.clone(), server.clone());
+        spawn(&mut cluster.listeners, async move {
+            stopping.cancelled().await;
+            tokio::join!(sockets.end(), joined.joined_ended());
+            Ok(())
+        });
         let api = reachable(listeners.api.local_addr()?);
         let kept = kubernetes_service::reconcile(&server, api).await;
         kept.map_err(|e| anyhow::anyhow!("cannot create the Service default/kubernetes: {e:?}"))?;

@@ -6,12 +6,15 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
-use http::Request;
+use http::{Request, StatusCode};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Node;
 use std::collections::HashMap;
 use std::sync::{OnceLock, PoisonError, RwLock};
 use tokio::net::UnixStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 /// The Node's annotation with the path of its kubelet's socket.
@@ -51,6 +54,9 @@ impl Nodes for InProcess {
 #[derive(Default)]
 pub struct Sockets {
     client: OnceLock<kube::Client>,
+    /// Connections to kubelets, and clients joined with kubelets.
+    tasks: TaskTracker,
+    stop: CancellationToken,
 }
 
 impl Sockets {
@@ -58,6 +64,20 @@ impl Sockets {
     pub fn look_up_with(&self, client: kube::Client) {
         // A second client would know no more than the first.
         let _ = self.client.set(client);
+    }
+
+    /// End all connections and wait for that.
+    pub async fn end(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn spawn<T>(&self, work: impl Future<Output = T> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled(work).await;
+        });
     }
 
     async fn socket(&self, node: &str) -> Result<String, String> {
@@ -81,11 +101,27 @@ impl Nodes for Sockets {
         let stream = UnixStream::connect(&path).await.map_err(|e| unreachable(&e))?;
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(|e| unreachable(&e))?;
-        tokio::spawn(connection);
+        self.spawn(connection.with_upgrades());
+        let client = request.extensions_mut().remove::<OnUpgrade>();
         request
             .headers_mut()
             .insert(http::header::HOST, http::HeaderValue::from_static("kubelet"));
-        let response = sender.send_request(request).await.map_err(|e| unreachable(&e))?;
+        let mut response = sender.send_request(request).await.map_err(|e| unreachable(&e))?;
+        if let (StatusCode::SWITCHING_PROTOCOLS, Some(client)) = (response.status(), client) {
+            self.spawn(join(client, hyper::upgrade::on(&mut response)));
+        }
         Ok(response.map(Body::new))
+    }
+}
+
+/// Pass on what either says until both have said all.
+async fn join(client: OnUpgrade, kubelet: OnUpgrade) {
+    let joined = async {
+        let (client, kubelet) = tokio::try_join!(client, kubelet).map_err(std::io::Error::other)?;
+        let (mut client, mut kubelet) = (TokioIo::new(client), TokioIo::new(kubelet));
+        tokio::io::copy_bidirectional(&mut client, &mut kubelet).await
+    };
+    if let Err(error) = joined.await {
+        tracing::debug!(%error, "a connection to a kubelet ended");
     }
 }

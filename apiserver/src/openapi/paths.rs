@@ -46,7 +46,8 @@ struct Part {
     methods: &'static [&'static str],
 }
 
-fn part(subresource: Subresource) -> Part {
+/// `None`: what joins a client with somebody else is in no document, because it has no schema.
+fn part(subresource: Subresource) -> Option<Part> {
     const CHANGE: &[&str] = &["get", "put", "patch"];
     let part = |name, methods| Part {
         name,
@@ -54,7 +55,10 @@ fn part(subresource: Subresource) -> Part {
         kind: None,
         methods,
     };
-    match subresource {
+    Some(match subresource {
+        Subresource::Exec | Subresource::Attach | Subresource::PortForward | Subresource::Proxy => {
+            return None;
+        }
         Subresource::Status => part("status", CHANGE),
         Subresource::EphemeralContainers => part("ephemeralcontainers", CHANGE),
         Subresource::Resize => part("resize", CHANGE),
@@ -80,7 +84,7 @@ fn part(subresource: Subresource) -> Part {
             kind: Some(("authentication.k8s.io", "v1", "TokenRequest")),
             ..part("token", &["post"])
         },
-    }
+    })
 }
 
 /// The schemas that the paths of `kind` refer to.
@@ -88,7 +92,7 @@ pub(super) fn schemas(kind: &dyn Kind) -> Vec<&'static str> {
     let parts = kind
         .subresources()
         .iter()
-        .filter_map(|subresource| part(*subresource).schema);
+        .filter_map(|subresource| part(*subresource)?.schema);
     let own = [
         kind.names().schema,
         "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions",
@@ -191,7 +195,11 @@ pub(super) fn paths(kind: &dyn Kind, dialect: Dialect) -> Vec<(String, Value)> {
         format!("{collection}/{{name}}"),
         item(names, gvk, &on_object, &named, dialect),
     ));
-    for part in kind.subresources().iter().map(|subresource| part(*subresource)) {
+    for part in kind
+        .subresources()
+        .iter()
+        .filter_map(|subresource| part(*subresource))
+    {
         let schema = part.schema.unwrap_or(names.schema);
         let operations: Vec<_> = part
             .methods

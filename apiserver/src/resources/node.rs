@@ -46,7 +46,7 @@ impl Kind for Node {
     }
 
     fn subresources(&self) -> &'static [Subresource] {
-        &[Subresource::Status]
+        &[Subresource::Proxy, Subresource::Status]
     }
 
     fn set_defaults(&self, object: &mut Value) {

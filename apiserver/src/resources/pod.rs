@@ -38,10 +38,14 @@ impl Kind for Pod {
 
     fn subresources(&self) -> &'static [Subresource] {
         &[
+            Subresource::Attach,
             Subresource::Binding,
             Subresource::EphemeralContainers,
             Subresource::Eviction,
+            Subresource::Exec,
             Subresource::Log,
+            Subresource::PortForward,
+            Subresource::Proxy,
             Subresource::Resize,
             Subresource::Status,
         ]

@@ -40,7 +40,7 @@ impl Kind for Service {
     }
 
     fn subresources(&self) -> &'static [Subresource] {
-        &[Subresource::Status]
+        &[Subresource::Proxy, Subresource::Status]
     }
 
     fn allows_create_on_update(&self) -> bool {

@@ -74,7 +74,7 @@ pub async fn get(call: &Call) -> Result<Response, Error> {
 }
 
 /// A character of a query value as it stands in a URI.
-fn encode(c: char) -> String {
+pub(super) fn encode(c: char) -> String {
     if c.is_ascii_alphanumeric() || "-._~:".contains(c) {
         return c.to_string();
     }
@@ -111,7 +111,7 @@ fn validate(query: &Query, name: &str) -> Result<(), Error> {
 }
 
 /// The container that a request means; the error is the whole message of a 400.
-fn container(pod: &Value, asked: Option<&str>) -> Result<String, String> {
+pub(super) fn container(pod: &Value, asked: Option<&str>) -> Result<String, String> {
     let name = metadata::text(pod, "name");
     let names = |list: &str| -> Vec<&str> {
         let containers = pod["spec"][list].as_array().into_iter().flatten();

@@ -1,0 +1,193 @@
+//! Channels over a WebSocket: every message begins with the number of its channel.
+
+use super::idle::Idle;
+use super::negotiate::Channels;
+use super::pipe::{self, DEPTH};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::{SinkExt, StreamExt};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+
+/// The channel on which version 5 says that another one is closed: its number is the message.
+const CLOSE: u8 = 255;
+/// The longest message that is taken, as upstream's.
+const MESSAGE: usize = 32 << 20;
+/// How often a client is asked whether it is there: one that has gone without a word is noticed by the failing write.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// How long a client may take to answer the closing of a connection.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// A WebSocket after its handshake, on the server's side.
+pub async fn accept<IO: AsyncRead + AsyncWrite + Unpin>(io: IO) -> WebSocketStream<IO> {
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(MESSAGE))
+        .max_frame_size(Some(MESSAGE));
+    WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await
+}
+
+/// The word that ends a connection in order: without a code Go's clients take it for a failure.
+pub fn goodbye() -> Message {
+    Message::Close(Some(CloseFrame {
+        code: CloseCode::Normal,
+        reason: Utf8Bytes::default(),
+    }))
+}
+
+/// Where messages to the client are put.
+#[derive(Clone)]
+pub struct Outgoing {
+    messages: mpsc::Sender<Message>,
+    protocol: Channels,
+}
+
+impl Outgoing {
+    /// Send these bytes on a channel; false if the client is gone.
+    pub async fn send(&self, channel: u8, bytes: &[u8]) -> bool {
+        self.messages
+            .send(message(self.protocol, channel, bytes))
+            .await
+            .is_ok()
+    }
+
+    /// A channel as a writer.
+    pub fn writer(&self, channel: u8) -> impl AsyncWrite + Send + Unpin + 'static {
+        let protocol = self.protocol;
+        pipe::Writer::new(self.messages.clone(), move |bytes: &[u8]| {
+            message(protocol, channel, bytes)
+        })
+    }
+}
+
+/// Where what a client sends on each channel goes, by the channel's number. `None`: it is ignored.
+pub type Incoming = Vec<Option<mpsc::Sender<Bytes>>>;
+
+/// A connection of channels: where to send, and the work, which ends when the client is gone, or when every sender is
+/// and the connection has been closed in order.
+pub fn channels<IO>(
+    socket: WebSocketStream<IO>,
+    protocol: Channels,
+    incoming: Incoming,
+    idle: Idle,
+) -> (Outgoing, impl Future<Output = ()>)
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let (messages, outgoing) = mpsc::channel(DEPTH);
+    (
+        Outgoing { messages, protocol },
+        carry(socket, protocol, incoming, outgoing, idle),
+    )
+}
+
+async fn carry<IO: AsyncRead + AsyncWrite + Unpin>(
+    socket: WebSocketStream<IO>,
+    protocol: Channels,
+    mut incoming: Incoming,
+    mut outgoing: mpsc::Receiver<Message>,
+    idle: Idle,
+) {
+    let (mut sink, mut stream) = socket.split();
+    let read = async {
+        while let Some(Ok(message)) = stream.next().await {
+            match message {
+                Message::Binary(_) | Message::Text(_) => {
+                    idle.touch();
+                    if let Some((channel, bytes)) = parse(protocol, message) {
+                        deliver(protocol, &mut incoming, channel, bytes).await;
+                    }
+                }
+                Message::Close(_) => break,
+                _ => {}
+            }
+        }
+    };
+    let write = async {
+        let mut tick = tokio::time::interval(KEEP_ALIVE);
+        tick.reset();
+        loop {
+            let message = tokio::select! {
+                message = outgoing.recv() => message,
+                _ = tick.tick() => {
+                    sink.send(Message::Ping(Bytes::new())).await?;
+                    continue;
+                }
+            };
+            let Some(message) = message else { break };
+            idle.touch();
+            sink.feed(message).await?;
+            while let Ok(message) = outgoing.try_recv() {
+                sink.feed(message).await?;
+            }
+            sink.flush().await?;
+        }
+        sink.send(goodbye()).await?;
+        sink.close().await
+    };
+    let all_said = async {
+        let mut read = std::pin::pin!(read);
+        let written: Result<(), Error> = tokio::select! {
+            () = &mut read => return,
+            written = write => written,
+        };
+        if written.is_ok() {
+            // The client's own word that it closes ends the connection in order.
+            let _ = tokio::time::timeout(CLOSING, read).await;
+        }
+    };
+    tokio::select! {
+        () = all_said => {}
+        () = idle.expired() => tracing::debug!("a streaming connection was idle for too long"),
+    }
+}
+
+async fn deliver(protocol: Channels, incoming: &mut Incoming, channel: u8, bytes: Bytes) {
+    if protocol.version >= 5 && channel == CLOSE {
+        if let Some(closed) = bytes
+            .first()
+            .and_then(|closed| incoming.get_mut(usize::from(*closed)))
+        {
+            *closed = None;
+        }
+        return;
+    }
+    if let Some(Some(receiver)) = incoming.get(usize::from(channel))
+        && !bytes.is_empty()
+        && receiver.send(bytes).await.is_err()
+    {
+        // Nobody wants to hear more on it.
+        incoming[usize::from(channel)] = None;
+    }
+}
+
+/// The channel and the bytes of a message; `None` if it is not one of this protocol.
+fn parse(protocol: Channels, message: Message) -> Option<(u8, Bytes)> {
+    let mut bytes = message.into_data();
+    if bytes.is_empty() {
+        return None;
+    }
+    let channel = bytes.split_to(1)[0];
+    if !protocol.base64 {
+        return Some((channel, bytes));
+    }
+    let channel = channel.checked_sub(b'0')?;
+    Some((channel, STANDARD.decode(&bytes).ok()?.into()))
+}
+
+fn message(protocol: Channels, channel: u8, bytes: &[u8]) -> Message {
+    if protocol.base64 {
+        let mut text = String::from(char::from(b'0'.wrapping_add(channel)));
+        STANDARD.encode_string(bytes, &mut text);
+        return Message::text(text);
+    }
+    let mut message = BytesMut::with_capacity(bytes.len() + 1);
+    message.put_u8(channel);
+    message.put_slice(bytes);
+    Message::Binary(message.freeze())
+}
