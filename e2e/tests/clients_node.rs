@@ -17,3 +17,8 @@ fn watches_and_informers_survive_restarts() {
 fn server_side_apply_has_managers_conflicts_and_force() {
     drive(&mut Cluster::up(), &mut node("apply.mjs"));
 }
+
+#[test]
+fn programs_are_run_attached_to_and_reached_through_the_api() {
+    drive(&mut Cluster::up(), &mut node("streams.mjs"));
+}

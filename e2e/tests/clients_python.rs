@@ -32,3 +32,8 @@ fn logs_are_read_and_followed() {
 fn server_side_apply_has_managers_conflicts_and_force() {
     drive(&mut Cluster::up(), &mut python("test_apply.py"));
 }
+
+#[test]
+fn programs_are_run_attached_to_and_reached_through_the_api() {
+    drive(&mut Cluster::up(), &mut python("test_streams.py"));
+}
