@@ -8,7 +8,8 @@ fn every_create_command_for_a_kind_that_is_served_works() {
     let file = cluster.write("app.properties", "color=blue\n");
     let file = file.display();
     // No controller makes it here, and pods cannot be without.
-    cluster.kubectl("create serviceaccount default");
+    cluster.try_kubectl("create serviceaccount default");
+    cluster.get("serviceaccount default");
     for (command, said) in [
         (
             format!("create configmap settings --from-literal=a=1 --from-file={file}"),
@@ -100,6 +101,7 @@ fn every_create_command_for_a_kind_that_is_served_works() {
 #[test]
 fn a_node_is_cordoned_and_drained_and_its_pods_are_evicted() {
     let cluster = Cluster::up();
+    cluster.until("serviceaccount default", |_| true);
     cluster.kubectl("run shell --image=busybox --restart=Never --command -- sleep 1000");
     cluster.kubectl("wait pod shell --for=condition=Ready --timeout=60s");
     let node = cluster.kubectl("get nodes -o jsonpath={.items[0].metadata.name}");

@@ -3,6 +3,7 @@
 mod access;
 mod client;
 mod generic;
+mod hostile;
 mod refusal;
 mod revisions;
 mod scale;
