@@ -135,12 +135,16 @@ impl DataDir {
 
     /// Take the directory for the API server and what goes with it.
     pub fn lock(&self) -> anyhow::Result<Lock> {
-        self.lock_file("lock", "petset")
+        let lock = self.lock_file("lock", "petset")?;
+        make_private(&self.store())?;
+        Ok(lock)
     }
 
     /// Take the part of it in which pods run.
     pub fn lock_pods(&self) -> anyhow::Result<Lock> {
-        self.lock_file("kubelet.lock", "kubelet")
+        let lock = self.lock_file("kubelet.lock", "kubelet")?;
+        make_private(&self.0.join("pods"))?;
+        Ok(lock)
     }
 
     fn lock_file(&self, name: &str, who: &str) -> anyhow::Result<Lock> {
@@ -197,6 +201,13 @@ impl DataDir {
             }
         }
     }
+}
+
+/// Make a directory that only the owner can enter, or make one that is there such: Secrets are in it.
+fn make_private(directory: &Path) -> anyhow::Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(0o700)))
+        .with_context(|| format!("cannot make {} private", directory.display()))
 }
 
 /// Write a file that only the owner can read, whole or not at all.

@@ -56,7 +56,9 @@ fn run(log: Option<(Log, bool)>, work: impl Future<Output = anyhow::Result<()>>)
 /// Log lines go to standard error; `RUST_LOG` says which, by default warnings. DNS questions come on top of that.
 fn start_log(format: LogFormat, questions: bool) -> anyhow::Result<()> {
     // hickory tells every query twice at INFO.
-    let mut filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    // sled tells at TRACE every byte that it writes, Secrets among them.
+    let mut filter = filter.add_directive("sled=warn".parse()?);
     if questions {
         filter = filter.add_directive(format!("{}=info", dns::log::TARGET).parse()?);
     }

@@ -14,6 +14,7 @@ fn check(cluster: &Cluster) {
     let data = cluster.data_dir();
     assert_eq!(mode(&data), 0o700);
     assert_eq!(mode(&data.join("pki")), 0o700);
+    assert_eq!(mode(&data.join("store")), 0o700);
     for file in ["kubeconfig", "api.sock", "running.json"] {
         assert_eq!(mode(&data.join(file)) & 0o077, 0, "{file}");
     }

@@ -12,6 +12,7 @@ const ENCODED: &str = "aHVudGVyMi1WRVJZLXNlY3JldC12YWx1ZQ==";
 fn a_secret_is_in_no_log_event_or_status() {
     let mut cluster = Cluster::new();
     cluster.start_traced(&["up"]);
+    cluster.until("sa default", |_| true);
     let secrets = "/api/v1/namespaces/default/secrets";
     create(
         &cluster,
@@ -123,7 +124,8 @@ fn a_secret_is_in_no_log_event_or_status() {
     let told = cluster.kubectl("get events,pods -o yaml") + &cluster.kubectl("describe pods");
     let log = cluster.said();
     assert!(log.contains("TRACE"), "the log is not traced");
-    for hidden in [VALUE, ENCODED, admin.trim(), &account] {
+    let bytes: Vec<String> = ENCODED.bytes().map(|byte| byte.to_string()).collect();
+    for hidden in [VALUE, ENCODED, &bytes.join(", "), admin.trim(), &account] {
         for (what, text) in [("the log", &log), ("events, status or descriptions", &told)] {
             let found = text.lines().find(|line| line.contains(hidden));
             assert!(found.is_none(), "{what} tell what is secret: {found:?}");
