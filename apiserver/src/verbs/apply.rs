@@ -3,6 +3,7 @@
 use super::create::{create_applied, has_status};
 use super::patch::ATTEMPTS;
 use super::update::{MODIFIED, Outcome, Part, Write, check_preconditions};
+use crate::authorization::Attributes;
 use crate::body;
 use crate::call::Call;
 use crate::error::Error;
@@ -73,7 +74,25 @@ async fn create(call: &Call, config: &Configuration, options: &WriteOptions) -> 
         );
         return Err(Error::Conflict(call.target(call.name()), why));
     }
+    may_create(call).await?;
     create_applied(call, new, options).await
+}
+
+/// To create by applying, the right to create is needed besides the one to patch.
+async fn may_create(call: &Call) -> Result<(), Error> {
+    let asked = Attributes {
+        verb: "create".into(),
+        group: call.path.group.clone(),
+        namespace: call.namespace().unwrap_or_default().into(),
+        resource: call.path.plural.clone(),
+        name: call.name().into(),
+        ..Attributes::default()
+    };
+    let decision = call.server.authorize(&call.user, &asked).await?;
+    match decision.allowed {
+        true => Ok(()),
+        false => Err(asked.forbidden(&call.user, &decision.reason)),
+    }
 }
 
 /// `live` with the configuration merged into it, with defaults, in its place and under its name.
