@@ -66,10 +66,12 @@ fn every_create_command_for_a_kind_that_is_served_works() {
         settings["data"],
         serde_json::json!({"a": "1", "app.properties": "color=blue\n"})
     );
-    assert_eq!(
-        settings["metadata"]["managedFields"][0]["manager"],
-        "kubectl-create"
-    );
+    // kubectl shows managedFields only when asked to.
+    let manager = "jsonpath={.metadata.managedFields[0].manager}";
+    let manager = cluster.kubectl(&format!(
+        "get configmap settings --show-managed-fields -o {manager}"
+    ));
+    assert_eq!(manager, "kubectl-create");
     assert_eq!(cluster.get("secret passwords")["data"]["db"], "czNjcmV0");
     let web = cluster.get("service web");
     assert_eq!(
