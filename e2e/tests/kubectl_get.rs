@@ -292,6 +292,7 @@ fn the_server_is_asked_about_itself() {
     for line in [
         "  rollingUpdate\t<RollingUpdateStatefulSetStrategy>",
         "    partition\t<integer>",
+        "  enum: OnDelete, RollingUpdate",
     ] {
         assert!(
             explained.lines().any(|l| l.trim_end() == line),

@@ -1,7 +1,7 @@
 //! The schemas of an OpenAPI document: `k8s-openapi`'s, with what upstream's say about merging, in the
 //! dialect of either version.
 
-use crate::schema::facts::{Facts, ListKind, TypeFacts};
+use crate::schema::facts::{Facts, ListKind, TypeFacts, enumeration};
 use crate::schema::{roots, types};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use schemars::SchemaGenerator;
@@ -71,7 +71,14 @@ fn complete(name: &str, schema: &mut Value, dialect: Dialect) {
         schema["properties"]["apiVersion"].is_object() && schema["properties"]["metadata"].is_object();
     if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
         for (field, property) in properties {
-            merging(property, &type_facts.field(field));
+            let facts = type_facts.field(field);
+            merging(property, &facts);
+            let values = facts
+                .go_type
+                .and_then(|go_type| enumeration(types::table_name(name), go_type));
+            if let Some(values) = values {
+                enumerate(property, &values);
+            }
         }
     }
     // k8s-openapi requires an object's metadata; upstream does not.
@@ -82,6 +89,18 @@ fn complete(name: &str, schema: &mut Value, dialect: Dialect) {
         }
     }
     refer(schema, dialect);
+}
+
+/// Say which values there are: those of the field, of a list's items or of a map.
+fn enumerate(property: &mut Value, values: &[&str]) {
+    let inner = ["items", "additionalProperties"]
+        .into_iter()
+        .find(|inner| property[inner].is_object());
+    let place = match inner {
+        Some(inner) => &mut property[inner],
+        None => property,
+    };
+    place["enum"] = json!(values);
 }
 
 /// How lists and maps merge, for server-side apply and for strategic merge patches: kubectl computes its

@@ -1,9 +1,10 @@
-//! What the schemas do not say about Go's types, from the table in `go.txt`; its head explains the signs.
+//! What the schemas do not say about Go's types, from the tables in `go.txt` and `enums.txt`; their heads explain them.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
 const TABLE: &str = include_str!("go.txt");
+const ENUMERATIONS: &str = include_str!("enums.txt");
 
 /// How the elements of a list are told apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,6 +103,21 @@ fn parse(word: &'static str) -> (&'static str, Facts) {
     (name, facts)
 }
 
+/// The values of a named string `go_type` as a field of the type `owner` (`core.v1.PodSpec`) has it, if there are only
+/// these. A type that the owner's package does not have is core's.
+pub(crate) fn enumeration(owner: &str, go_type: &str) -> Option<Vec<&'static str>> {
+    static LINES: OnceLock<HashMap<&str, &str>> = OnceLock::new();
+    let lines = LINES.get_or_init(|| {
+        let lines = ENUMERATIONS.lines().filter(|line| !line.starts_with('#'));
+        lines.filter_map(|line| line.split_once(' ')).collect()
+    });
+    let package = owner.rsplit_once('.').map_or("", |(package, _)| package);
+    let of = |package: &str| lines.get(format!("{package}.{go_type}").as_str());
+    let values = of(package).or_else(|| of("core.v1"))?;
+    let value = |word: &'static str| if word == "\"\"" { "" } else { word };
+    Some(values.split(' ').map(value).collect())
+}
+
 #[cfg(test)]
 pub(super) fn table() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
     let lines = TABLE.lines().filter(|line| !line.starts_with('#'));
@@ -122,6 +138,23 @@ pub(super) fn table() -> impl Iterator<Item = (&'static str, Vec<&'static str>)>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_enumeration_is_the_owners_or_cores() {
+        let phases = ["Failed", "Pending", "Running", "Succeeded", "Unknown"];
+        assert_eq!(
+            enumeration("core.v1.PodStatus", "PodPhase"),
+            Some(phases.to_vec())
+        );
+        let policy = enumeration("storage.v1.StorageClass", "PersistentVolumeReclaimPolicy");
+        assert_eq!(policy, Some(vec!["Delete", "Recycle", "Retain"]));
+        assert_eq!(
+            enumeration("core.v1.ServiceSpec", "IPFamily"),
+            Some(vec!["", "IPv4", "IPv6"])
+        );
+        assert_eq!(enumeration("autoscaling.v2.MetricSpec", "MetricSourceType"), None);
+        assert_eq!(enumeration("core.v1.PodCondition", "ConditionStatus"), None);
+    }
 
     #[test]
     fn every_sign_is_read() {
