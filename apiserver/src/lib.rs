@@ -34,6 +34,7 @@ pub mod server;
 mod stored;
 mod subresources;
 pub mod table;
+mod usage;
 pub mod validation;
 mod verbs;
 pub mod version;

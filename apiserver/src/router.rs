@@ -11,7 +11,7 @@ use crate::respond;
 use crate::server::Server;
 use crate::subresources::connect::Connect;
 use crate::{
-    authorization, compression, discovery, health, openapi, resources, subresources, verbs, version,
+    authorization, compression, discovery, health, openapi, resources, subresources, usage, verbs, version,
 };
 use axum::Router;
 use axum::extract::{Request, State};
@@ -27,7 +27,8 @@ pub fn router(server: Arc<Server>) -> Router {
     let reviews = subresources::reviews::KINDS
         .iter()
         .map(|review| review as &dyn Kind);
-    let kinds: Vec<&'static dyn Kind> = resources::all().into_iter().chain(reviews).collect();
+    let usage = usage::KINDS.iter().map(|usage| usage as &dyn Kind);
+    let kinds: Vec<&'static dyn Kind> = resources::all().into_iter().chain(reviews).chain(usage).collect();
     let filters = Filters::new(server.options.in_flight);
     let metrics = Metrics::new(&kinds, server.store.clone());
     Router::new()
@@ -82,7 +83,8 @@ async fn resource(State(server): State<Arc<Server>>, request: Request) -> Respon
         return unknown();
     };
     let kind = server.kind(&path.group, &path.version, &path.plural);
-    let Some(kind) = kind.or_else(|| subresources::reviews::of(&path)) else {
+    let kind = kind.or_else(|| subresources::reviews::of(&path));
+    let Some(kind) = kind.or_else(|| usage::of(&path)) else {
         return unknown();
     };
     if path.namespace.is_some() && !kind.names().namespaced {
@@ -141,6 +143,7 @@ async fn dispatch(call: Arc<Call>, method: &Method, body: axum::body::Body) -> R
         return Err(Error::NoSuchResource);
     }
     match verb {
+        "get" | "list" if usage::is_usage(call.kind) => usage::answer(&call).await,
         "get" => verbs::get::get(&call).await,
         "list" | "watch" => verbs::list::list_or_watch(&call).await,
         "create" if subresources::reviews::is_review(call.kind) => {

@@ -9,6 +9,7 @@ mod decode;
 mod document;
 mod encode;
 pub(crate) mod facts;
+mod metrics;
 pub(crate) mod protobuf;
 mod quantity;
 pub(crate) mod roots;

@@ -8,15 +8,16 @@ pub use crate::shim::protocol::Exit;
 use crate::terminal::Terminal;
 pub use crate::terminal::TerminalSize;
 use axum::http::StatusCode;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::unix::pipe;
@@ -44,27 +45,49 @@ pub struct Running {
     address: Option<IpAddr>,
 }
 
-/// The containers that run now: by their pod's UID and their name.
+/// The containers that run now, by their pods' UIDs.
 #[derive(Debug, Default)]
-pub(crate) struct Containers(Mutex<HashMap<String, HashMap<String, Running>>>);
+pub(crate) struct Containers(Mutex<HashMap<String, PodContainers>>);
+
+#[derive(Debug, Default)]
+struct PodContainers {
+    namespace: String,
+    name: String,
+    /// By name, with the time of their start.
+    running: BTreeMap<String, (Running, Timestamp)>,
+}
+
+/// One container that runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Listed {
+    pub namespace: String,
+    pub pod: String,
+    pub uid: String,
+    pub container: String,
+    /// The process that the container's processes are below.
+    pub shim: i32,
+    pub started: Timestamp,
+}
 
 impl Containers {
-    fn pods(&self) -> std::sync::MutexGuard<'_, HashMap<String, HashMap<String, Running>>> {
+    fn pods(&self) -> MutexGuard<'_, HashMap<String, PodContainers>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn insert(&self, uid: &str, name: &str, running: Running) {
+    pub(crate) fn insert(&self, pod: &Pod, name: &str, running: Running, started: Timestamp) {
+        let metadata = &pod.metadata;
+        let text = |part: &Option<String>| part.clone().unwrap_or_default();
         let mut pods = self.pods();
-        pods.entry(uid.to_owned())
-            .or_default()
-            .insert(name.to_owned(), running);
+        let known = pods.entry(text(&metadata.uid)).or_default();
+        (known.namespace, known.name) = (text(&metadata.namespace), text(&metadata.name));
+        known.running.insert(name.to_owned(), (running, started));
     }
 
     pub(crate) fn remove(&self, uid: &str, name: &str) {
         let mut pods = self.pods();
-        if let Some(containers) = pods.get_mut(uid) {
-            containers.remove(name);
-            if containers.is_empty() {
+        if let Some(pod) = pods.get_mut(uid) {
+            pod.running.remove(name);
+            if pod.running.is_empty() {
                 pods.remove(uid);
             }
         }
@@ -74,12 +97,36 @@ impl Containers {
         self.pods().remove(uid);
     }
 
+    pub(crate) fn list(&self) -> Vec<Listed> {
+        let pods = self.pods();
+        let of = |(uid, pod): (&String, &PodContainers)| {
+            let listed = pod.running.iter().map(|(name, (running, started))| Listed {
+                namespace: pod.namespace.clone(),
+                pod: pod.name.clone(),
+                uid: uid.clone(),
+                container: name.clone(),
+                shim: running.process.shim,
+                started: *started,
+            });
+            listed.collect::<Vec<_>>()
+        };
+        pods.iter().flat_map(of).collect()
+    }
+
     fn get(&self, uid: &str, name: &str) -> Option<Running> {
-        self.pods().get(uid)?.get(name).cloned()
+        let pods = self.pods();
+        pods.get(uid)?
+            .running
+            .get(name)
+            .map(|(running, _)| running.clone())
     }
 
     fn address(&self, uid: &str) -> Option<IpAddr> {
-        self.pods().get(uid)?.values().find_map(|running| running.address)
+        let pods = self.pods();
+        pods.get(uid)?
+            .running
+            .values()
+            .find_map(|(running, _)| running.address)
     }
 }
 

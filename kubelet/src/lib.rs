@@ -29,6 +29,7 @@ pub mod status;
 mod stop;
 pub mod stream;
 pub mod terminal;
+mod usage;
 pub mod volume;
 pub mod web;
 pub mod worker;
@@ -117,6 +118,7 @@ pub struct Kubelet {
     conversations: stream::Conversations,
     containers: exec::Containers,
     tokens: volume::token::Tokens,
+    usage: usage::Sampler,
 }
 
 /// What `petset shim …` and `petset web …` do: the processes that a kubelet starts from its own binary. `None`:
@@ -157,6 +159,7 @@ impl Kubelet {
             conversations: stream::Conversations::default(),
             containers: exec::Containers::default(),
             tokens: volume::token::Tokens::default(),
+            usage: usage::Sampler::default(),
             options,
         })
     }

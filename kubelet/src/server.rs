@@ -26,6 +26,7 @@ pub fn router(kubelet: Arc<Kubelet>) -> Router {
         .route("/exec/{namespace}/{pod}/{container}", any(stream::exec))
         .route("/attach/{namespace}/{pod}/{container}", any(stream::attach))
         .route("/portForward/{namespace}/{pod}", any(stream::port_forward))
+        .route("/stats/summary", get(crate::usage::answer))
         .route("/healthz", get(|| async { "ok" }))
         .with_state(kubelet)
 }

@@ -78,4 +78,5 @@ roots! {
     "apiextensions-apiserver.pkg.apis.apiextensions.v1" extensions { CustomResourceDefinition }
     "apimachinery.pkg.apis.meta.v1" meta { DeleteOptions ObjectMeta Status }
     "kube-aggregator.pkg.apis.apiregistration.v1" registration { APIService }
+    "metrics.pkg.apis.metrics.v1beta1" super::metrics { NodeMetrics PodMetrics }
 }

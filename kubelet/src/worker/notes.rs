@@ -90,8 +90,7 @@ impl Worker {
             let _ = tell.send(Notice::Ended { container: of, exit });
         });
         let reachable = exec::Running::new(running.process.clone(), running.console, self.record.address);
-        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        self.kubelet.containers.insert(uid, name, reachable);
+        self.kubelet.containers.insert(pod, name, reachable, now);
         self.live.insert(
             name.to_owned(),
             Live {
