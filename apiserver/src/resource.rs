@@ -162,6 +162,11 @@ pub trait Kind: Send + Sync + 'static {
         self.validate_create(new)
     }
 
+    /// Validation of an update of a pod's ephemeral containers.
+    fn validate_ephemeral_containers(&self, _new: &Value, _old: &Value) -> Vec<Invalid> {
+        Vec::new()
+    }
+
     /// Validation of a status update.
     fn validate_status(&self, _new: &Value, _old: &Value) -> Vec<Invalid> {
         Vec::new()

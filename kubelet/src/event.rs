@@ -1,6 +1,7 @@
 //! Events about pods and their containers, written one after the other in the background: what they tell has already
 //! happened and must not wait for them.
 
+use crate::ephemeral;
 use events::{EventType, Recorder};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use std::sync::{Mutex, PoisonError};
@@ -81,11 +82,10 @@ impl Events {
 }
 
 fn reference(pod: &Pod, container: Option<&str>) -> ObjectReference {
-    let init = |name: &str| {
-        pod.spec
-            .as_ref()
-            .and_then(|s| s.init_containers.as_ref())
-            .is_some_and(|i| i.iter().any(|c| c.name == name))
+    let list = |name: &str| match &pod.spec {
+        Some(spec) if spec.init_containers.iter().flatten().any(|c| c.name == name) => "initContainers",
+        Some(spec) if ephemeral::is_one(spec, name) => "ephemeralContainers",
+        _ => "containers",
     };
     ObjectReference {
         api_version: Some("v1".into()),
@@ -94,15 +94,6 @@ fn reference(pod: &Pod, container: Option<&str>) -> ObjectReference {
         name: pod.metadata.name.clone(),
         uid: pod.metadata.uid.clone(),
         resource_version: pod.metadata.resource_version.clone(),
-        field_path: container.map(|name| {
-            format!(
-                "spec.{}{{{name}}}",
-                if init(name) {
-                    "initContainers"
-                } else {
-                    "containers"
-                }
-            )
-        }),
+        field_path: container.map(|name| format!("spec.{}{{{name}}}", list(name))),
     }
 }

@@ -1,13 +1,14 @@
 //! The ways in which probes and lifecycle hooks reach a container: a command in it, an HTTP request, a TCP
 //! connection, a pause.
 
+mod grpc;
+mod http;
+
 use crate::process::Container as Process;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use http_body_util::Empty;
 use k8s_openapi::api::core::v1::{
-    Container, ExecAction, HTTPGetAction, LifecycleHandler, Pod, Probe, TCPSocketAction,
+    Container, ExecAction, GRPCAction, HTTPGetAction, LifecycleHandler, Probe, TCPSocketAction,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use nix::fcntl::OFlag;
@@ -39,8 +40,8 @@ pub enum Handler {
     TcpSocket(TCPSocketAction),
     /// Success is the passing of time.
     Sleep(Duration),
-    /// gRPC health checking is not there.
-    Grpc,
+    /// Success is the answer SERVING.
+    Grpc(GRPCAction),
 }
 
 impl Handler {
@@ -51,7 +52,7 @@ impl Handler {
         let tcp = || probe.tcp_socket.clone().map(Handler::TcpSocket);
         exec.or_else(http)
             .or_else(tcp)
-            .or_else(|| probe.grpc.as_ref().map(|_| Handler::Grpc))
+            .or_else(|| probe.grpc.clone().map(Handler::Grpc))
     }
 
     /// A hook's handler.
@@ -69,10 +70,10 @@ impl Handler {
     }
 
     /// Do it once. The error is what the event says.
-    pub async fn run(&self, pod: &Pod, container: &Container, target: &Target) -> Result<(), String> {
+    pub async fn run(&self, container: &Container, target: &Target) -> Result<(), String> {
         match self {
             Handler::Exec(action) => exec(action, target).await,
-            Handler::HttpGet(action) => http_get(action, pod, container, target).await,
+            Handler::HttpGet(action) => http_get(action, container, target).await,
             Handler::TcpSocket(action) => {
                 let host = host(action.host.as_deref(), target)?;
                 let port = port(&action.port, container)?;
@@ -85,7 +86,11 @@ impl Handler {
                 tokio::time::sleep(*duration).await;
                 Ok(())
             }
-            Handler::Grpc => Err("petset has no gRPC probes yet; use tcpSocket, httpGet or exec".into()),
+            Handler::Grpc(action) => {
+                let host = host(None, target)?;
+                let port = port(&IntOrString::Int(action.port), container)?;
+                grpc::check(&host, port, action.service.as_deref().unwrap_or_default()).await
+            }
         }
     }
 
@@ -99,6 +104,10 @@ impl Handler {
                     timeout.as_secs()
                 )
             }
+            Handler::Grpc(_) => format!(
+                "timeout: health rpc did not complete within {}s",
+                timeout.as_secs()
+            ),
             _ => "context deadline exceeded (Client.Timeout exceeded while awaiting headers)".into(),
         }
     }
@@ -175,47 +184,36 @@ async fn output(command: &[String], target: &Target) -> Result<(Vec<u8>, i32), S
     Ok((said, exit?.code))
 }
 
-async fn http_get(
-    action: &HTTPGetAction,
-    _pod: &Pod,
-    container: &Container,
-    target: &Target,
-) -> Result<(), String> {
+async fn http_get(action: &HTTPGetAction, container: &Container, target: &Target) -> Result<(), String> {
     let scheme = action.scheme.as_deref().unwrap_or("HTTP").to_lowercase();
-    if scheme != "http" {
-        return Err("petset has no HTTPS probes yet; use tcpSocket, httpGet with HTTP or exec".into());
-    }
     let (host, port) = (
         host(action.host.as_deref(), target)?,
         port(&action.port, container)?,
     );
-    let path = action.path.as_deref().unwrap_or("/").trim_start_matches('/');
-    let url = format!("http://{host}:{port}/{path}");
-    let mut request = http::Request::get(&url)
+    let path = format!(
+        "/{}",
+        action.path.as_deref().unwrap_or("/").trim_start_matches('/')
+    );
+    let url = format!("{scheme}://{host}:{port}{path}");
+    let failed = |error: &dyn std::fmt::Display| format!("Get {url:?}: {error}");
+    let mut request = ::http::Request::get(&path)
         .header("User-Agent", "kube-probe/1.36")
         .header("Accept", "*/*");
-    for header in action.http_headers.iter().flatten() {
+    let headers = action.http_headers.as_deref().unwrap_or_default();
+    if !headers
+        .iter()
+        .any(|header| header.name.eq_ignore_ascii_case("host"))
+    {
+        request = request.header("Host", format!("{host}:{port}"));
+    }
+    for header in headers {
         request = request.header(&header.name, &header.value);
     }
-    let request = request
-        .body(Empty::<Bytes>::new())
-        .map_err(|e| format!("Get {url:?}: {e}"))?;
-    // A connection of its own for every probe: what is asked is whether new ones are taken.
-    let client = Client::builder(TokioExecutor::new())
-        .pool_max_idle_per_host(0)
-        .build_http();
-    let response = client.request(request).await.map_err(|e| {
-        let source = std::error::Error::source(&e).and_then(|s| s.source());
-        let refused = source.and_then(|s| s.downcast_ref::<std::io::Error>()).map(plain);
-        format!(
-            "Get {url:?}: dial tcp {host}:{port}: {}",
-            refused.unwrap_or_else(|| e.to_string())
-        )
-    })?;
-    let status = response.status().as_u16();
+    let request = request.body(Empty::<Bytes>::new()).map_err(|e| failed(&e))?;
+    let status = http::ask(&host, port, scheme == "https", request).await;
+    let status = status.map_err(|e| failed(&e))?.as_u16();
     if (200..400).contains(&status) {
         return Ok(());
     }
-    let _ = Limited::new(response.into_body(), KEPT).collect().await;
     Err(format!("HTTP probe failed with statuscode: {status}"))
 }

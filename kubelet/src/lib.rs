@@ -7,6 +7,7 @@ pub mod address;
 pub mod console;
 pub mod dns;
 pub mod environment;
+mod ephemeral;
 mod event;
 pub mod exec;
 pub mod handler;

@@ -3,6 +3,7 @@
 //! The rules are sections 3.4 (restarts), 3.5 (init containers and sidecars) and 3.8 (deletion) of the reference on
 //! pod behaviour.
 
+use crate::ephemeral;
 use crate::record::{PodRecord, Record, State};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
@@ -45,9 +46,15 @@ pub fn plan(pod: &Pod, record: &PodRecord, now: Timestamp) -> Plan {
         wind_down(spec, record, &mut plan);
     } else if !record.prepared {
         plan.actions.push(Action::Prepare);
-    } else if run_init_containers(spec, record, now, &mut plan) {
-        for container in &spec.containers {
-            keep_running(container, restart_policy(spec), record, now, &mut plan);
+    } else {
+        // They need not wait for init containers: it may be these that one wants to look into.
+        for container in ephemeral::containers(spec) {
+            keep_running(&container, "Never", record, now, &mut plan);
+        }
+        if run_init_containers(spec, record, now, &mut plan) {
+            for container in &spec.containers {
+                keep_running(container, restart_policy(spec), record, now, &mut plan);
+            }
         }
     }
     plan
@@ -107,9 +114,11 @@ pub fn wind_down(spec: &PodSpec, record: &PodRecord, plan: &mut Plan) {
             .is_some_and(Record::is_active)
     };
     let init = spec.init_containers.as_deref().unwrap_or_default();
+    let ephemeral = ephemeral::containers(spec);
     let main: Vec<&Container> = spec
         .containers
         .iter()
+        .chain(&ephemeral)
         .chain(init.iter().filter(|c| !is_sidecar(c)))
         .filter(active)
         .collect();
@@ -362,6 +371,34 @@ mod tests {
         let (pod, mut record) = (deleted(pod("Always")), prepared());
         set(&mut record, "first", "starting");
         assert_eq!(plan(&pod, &record, now()), Plan::default());
+    }
+
+    #[test]
+    fn an_ephemeral_container_is_started_once_beside_all_others_and_stopped_with_them() {
+        let mut whole = pod("Always");
+        let ephemeral = json!([{"name": "debugger", "image": "i"}]);
+        let spec = whole.spec.get_or_insert_default();
+        spec.ephemeral_containers = serde_json::from_value(ephemeral).expect("a list");
+        let mut record = prepared();
+        let is_started = |record: &PodRecord, pod: &Pod| {
+            let container = "debugger".to_owned();
+            let later = now() + jiff::SignedDuration::from_hours(1);
+            plan(pod, record, later)
+                .actions
+                .contains(&Action::Start { container })
+        };
+        assert!(
+            is_started(&record, &whole),
+            "before the init containers have ended"
+        );
+        assert_eq!(starts(&plan(&whole, &record, now())), ["first"]);
+        set(&mut record, "debugger", "running");
+        assert!(!is_started(&record, &whole));
+        let stop = plan(&deleted(whole.clone()), &record, now()).actions;
+        assert!(matches!(stop.as_slice(), [Action::Stop { container, .. }] if container == "debugger"));
+        set(&mut record, "debugger", "1");
+        assert!(!is_started(&record, &whole));
+        assert_eq!(plan(&deleted(whole), &record, now()).actions, [Action::Finish]);
     }
 
     #[test]

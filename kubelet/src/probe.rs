@@ -1,7 +1,7 @@
 //! Probes: when to ask, how to ask, and what so many equal answers in a row mean (reference, 3.6).
 
 use crate::handler::{Handler, Target};
-use k8s_openapi::api::core::v1::{Container, Pod, Probe};
+use k8s_openapi::api::core::v1::{Container, Probe};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -99,7 +99,6 @@ fn seconds(value: Option<i32>, default: u64) -> Duration {
 /// Probe until the container is gone or the receiver is dropped.
 pub async fn run(
     kind: Kind,
-    pod: Pod,
     container: Container,
     target: Target,
     tell: mpsc::UnboundedSender<(Kind, Outcome)>,
@@ -126,7 +125,7 @@ pub async fn run(
     let timeout = seconds(probe.timeout_seconds, 1);
     loop {
         ticks.tick().await;
-        let answer = match tokio::time::timeout(timeout, handler.run(&pod, &container, &target)).await {
+        let answer = match tokio::time::timeout(timeout, handler.run(&container, &target)).await {
             Ok(answer) => answer,
             Err(_) => Err(handler.timeout_message(timeout)),
         };

@@ -116,6 +116,7 @@ fn instance(pod: &Pod, container: &str, previous: bool) -> Result<i32, String> {
             .iter()
             .flatten()
             .chain(s.init_container_statuses.iter().flatten())
+            .chain(s.ephemeral_container_statuses.iter().flatten())
     });
     let status = statuses
         .into_iter()

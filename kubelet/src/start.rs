@@ -319,7 +319,7 @@ impl Start {
             process: process.clone(),
             address: self.address,
         };
-        let Err(message) = handler.run(&self.pod, &self.container, &target).await else {
+        let Err(message) = handler.run(&self.container, &target).await else {
             return Ok(());
         };
         self.tell(

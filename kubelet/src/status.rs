@@ -1,6 +1,7 @@
 //! The pod's status as the API shows it: a pure function of the pod, what is known of its containers, and the time
 //! (reference, 3.1 to 3.4).
 
+use crate::ephemeral;
 use crate::plan::{has_finished, is_sidecar, is_terminal, restart_policy, restarts};
 use crate::record::{PodRecord, Record, State, full_name};
 use jiff::{SignedDuration, Timestamp};
@@ -39,6 +40,11 @@ pub fn status(pod: &Pod, record: &PodRecord, host_ip: &str, now: Timestamp) -> P
     };
     let init_statuses = statuses(init, "PodInitializing");
     let container_statuses = statuses(&spec.containers, waiting);
+    let mut ephemeral_statuses = statuses(&ephemeral::containers(spec), "ContainerCreating");
+    for status in &mut ephemeral_statuses {
+        // Nobody asks whether they are: they serve nothing.
+        (status.ready, status.started) = (false, None);
+    }
     let phase = match before.phase.as_deref() {
         // Final is final, whatever runs or does not run any more.
         Some(phase @ ("Succeeded" | "Failed")) => phase,
@@ -57,6 +63,7 @@ pub fn status(pod: &Pod, record: &PodRecord, host_ip: &str, now: Timestamp) -> P
         start_time: before.start_time.or(record.start_time.map(Time)),
         init_container_statuses: Some(init_statuses).filter(|s| !s.is_empty()),
         container_statuses: Some(container_statuses),
+        ephemeral_container_statuses: Some(ephemeral_statuses).filter(|s| !s.is_empty()),
         ..before
     }
 }
@@ -263,6 +270,7 @@ pub fn will_restart(pod: &Pod, container: &Container, exit_code: i32) -> bool {
         .flatten()
         .any(|c| c.name == container.name);
     match restart_policy(spec) {
+        _ if ephemeral::is_one(spec, &container.name) => false,
         _ if is_sidecar(container) => true,
         "Always" if is_init => restarts("OnFailure", exit_code),
         policy => restarts(policy, exit_code),

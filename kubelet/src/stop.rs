@@ -83,7 +83,7 @@ impl Stop {
             return;
         };
         let Some(deadline) = self.grace(begun) else { return };
-        let ran = tokio::time::timeout_at(deadline, handler.run(pod, &self.container, &self.target)).await;
+        let ran = tokio::time::timeout_at(deadline, handler.run(&self.container, &self.target)).await;
         let failure = match ran {
             Ok(Ok(())) => return,
             Ok(Err(message)) => message,

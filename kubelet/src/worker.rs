@@ -7,6 +7,7 @@ mod notes;
 mod recollect;
 
 use crate::Kubelet;
+use crate::ephemeral;
 use crate::handler::Target;
 use crate::own_name;
 use crate::plan::{self, Action, Plan, plan};
@@ -181,11 +182,14 @@ impl Worker {
 
     fn container(&self, pod: &Pod, name: &str) -> Option<Container> {
         let spec = pod.spec.as_ref()?;
-        spec.containers
+        let found = spec
+            .containers
             .iter()
             .chain(spec.init_containers.iter().flatten())
             .find(|c| c.name == name)
-            .cloned()
+            .cloned();
+        let ephemeral = || ephemeral::containers(spec).into_iter().find(|c| c.name == name);
+        found.or_else(ephemeral)
     }
 
     /// Plan and act once; when to look again.

@@ -110,6 +110,10 @@ impl Kind for Pod {
         update::validate(new, old)
     }
 
+    fn validate_ephemeral_containers(&self, new: &Value, old: &Value) -> Vec<Invalid> {
+        update::ephemeral_containers(new, old)
+    }
+
     fn validate_status(&self, new: &Value, old: &Value) -> Vec<Invalid> {
         status::validate(new, old)
     }

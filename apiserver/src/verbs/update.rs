@@ -268,7 +268,8 @@ impl Write<'_> {
             Part::Main | Part::Scale => call.kind.validate_update(new, old),
             Part::Status => call.kind.validate_status(new, old),
             Part::Finalize => call.kind.validate_create(new),
-            Part::EphemeralContainers | Part::Resize | Part::Binding => Vec::new(),
+            Part::EphemeralContainers => call.kind.validate_ephemeral_containers(new, old),
+            Part::Resize | Part::Binding => Vec::new(),
         });
         metadata::refuse(call.kind_target(call.name()), problems)?;
         if self.part == Part::Main {

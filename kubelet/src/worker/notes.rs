@@ -99,18 +99,18 @@ impl Worker {
             },
         );
         if container.startup_probe.is_some() {
-            self.watch_probe(pod, &container, Kind::Startup);
+            self.watch_probe(&container, Kind::Startup);
         } else {
-            self.watch_after_startup(pod, &container);
+            self.watch_after_startup(&container);
         }
     }
 
-    fn watch_after_startup(&mut self, pod: &Arc<Pod>, container: &Container) {
-        self.watch_probe(pod, container, Kind::Readiness);
-        self.watch_probe(pod, container, Kind::Liveness);
+    fn watch_after_startup(&mut self, container: &Container) {
+        self.watch_probe(container, Kind::Readiness);
+        self.watch_probe(container, Kind::Liveness);
     }
 
-    fn watch_probe(&mut self, pod: &Arc<Pod>, container: &Container, kind: Kind) {
+    fn watch_probe(&mut self, container: &Container, kind: Kind) {
         let Some(live) = self.live.get_mut(&container.name) else {
             return;
         };
@@ -122,7 +122,7 @@ impl Worker {
             address: self.record.address,
         };
         let (sender, mut outcomes) = mpsc::unbounded_channel();
-        let probing = probe::run(kind, Pod::clone(pod), container.clone(), target, sender);
+        let probing = probe::run(kind, container.clone(), target, sender);
         let (tell, name) = (self.notices.clone(), container.name.clone());
         let task = self.tasks.spawn(async move {
             let forward = async {
@@ -171,7 +171,7 @@ impl Worker {
                 if let Some(live) = self.live.get_mut(name) {
                     live.probes.drain(..).for_each(|task| task.abort());
                 }
-                self.watch_after_startup(pod, &container);
+                self.watch_after_startup(&container);
             }
             (Kind::Liveness, Outcome::Changed(true)) => {}
             (Kind::Startup | Kind::Liveness, Outcome::Changed(false)) => {

@@ -17,6 +17,7 @@ pub(super) fn recollect(pod: &Pod, now: Timestamp) -> PodRecord {
             .iter()
             .flatten()
             .chain(s.init_container_statuses.iter().flatten())
+            .chain(s.ephemeral_container_statuses.iter().flatten())
     });
     for known in statuses {
         let state = known.state.as_ref();

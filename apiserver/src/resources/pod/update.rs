@@ -18,6 +18,27 @@ pub fn whole(pod: &Value) -> Vec<Invalid> {
     problems
 }
 
+/// Problems with changed ephemeral containers: they come and never change or go.
+pub fn ephemeral_containers(new: &Value, old: &Value) -> Vec<Invalid> {
+    const LIST: &str = "ephemeralContainers";
+    let mut problems = whole(new);
+    for before in items(&old["spec"], LIST) {
+        let name = text(before, "name");
+        let after = items(&new["spec"], LIST)
+            .iter()
+            .find(|container| text(container, "name") == name);
+        let what = match after {
+            None => "removed",
+            Some(after) if after != before => "changed",
+            Some(_) => continue,
+        };
+        // Upstream's message ends in a new line, too.
+        let detail = format!("existing ephemeral containers {name:?} may not be {what}\n");
+        problems.push(Invalid::forbidden(Path::new("spec").child(LIST), detail));
+    }
+    problems
+}
+
 /// Problems with a changed pod.
 pub fn validate(new: &Value, old: &Value) -> Vec<Invalid> {
     let mut problems = whole(new);

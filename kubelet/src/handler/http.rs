@@ -1,0 +1,171 @@
+//! HTTP and HTTPS requests of probes and hooks. A certificate is not verified: what is asked is whether the server is
+//! there, and nobody could have signed for a pod's address.
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::Empty;
+use hyper_util::rt::TokioIo;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use std::sync::{Arc, LazyLock};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// Ask once, over a connection of its own: what is asked is whether new ones are taken. The error is what went wrong,
+/// without the URL.
+pub async fn ask(
+    host: &str,
+    port: u16,
+    tls: bool,
+    request: Request<Empty<Bytes>>,
+) -> Result<StatusCode, String> {
+    let dial = |error: std::io::Error| format!("dial tcp {host}:{port}: {}", super::plain(&error));
+    let stream = TcpStream::connect((host, port)).await.map_err(dial)?;
+    if !tls {
+        return exchange(stream, request).await;
+    }
+    let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
+    let stream = TlsConnector::from(CLIENT.clone()).connect(name, stream).await;
+    exchange(stream.map_err(|error| error.to_string())?, request).await
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Empty<Bytes>>,
+) -> Result<StatusCode, String> {
+    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.map_err(|error| error.to_string())?;
+    let asked = async {
+        let answer = sender.send_request(request).await;
+        answer
+            .map(|answer| answer.status())
+            .map_err(|error| error.to_string())
+    };
+    tokio::pin!(asked);
+    tokio::select! {
+        biased;
+        answer = &mut asked => answer,
+        // It may have ended with the answer.
+        _ = connection => asked.await,
+    }
+}
+
+static CLIENT: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
+    let provider = Arc::new(ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .expect("ring has what the default versions need")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        .with_no_client_auth();
+    Arc::new(config)
+});
+
+/// Takes every certificate, if only the server has its key.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::ServerConfig;
+    use rustls::pki_types::PrivatePkcs8KeyDer;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    fn request() -> Request<Empty<Bytes>> {
+        Request::get("/healthz")
+            .header("Host", "pod")
+            .body(Empty::new())
+            .expect("a request")
+    }
+
+    /// Take a request's first bytes and answer.
+    async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+        let mut start = [0; 12];
+        stream.read_exact(&mut start).await.expect("a request");
+        assert_eq!(&start, b"GET /healthz");
+        let answer = b"HTTP/1.1 418 \r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        stream.write_all(answer).await.expect("answered");
+        let _ = stream.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn a_server_is_asked_with_and_without_a_certificate_that_nobody_signed() {
+        let made = rcgen::generate_simple_self_signed(["elsewhere".to_owned()]).expect("a certificate");
+        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key.into())
+            .expect("a server");
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        for tls in [false, true] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let port = listener.local_addr().expect("bound").port();
+            let serve = async {
+                let (stream, _) = listener.accept().await.expect("a client");
+                if tls {
+                    answer(acceptor.accept(stream).await.expect("a handshake")).await;
+                } else {
+                    answer(stream).await;
+                }
+            };
+            let (asked, ()) = tokio::join!(ask("127.0.0.1", port, tls, request()), serve);
+            assert_eq!(asked.map(|status| status.as_u16()), Ok(418), "tls: {tls}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_does_not_listen_refuses() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        drop(listener);
+        assert_eq!(
+            ask("127.0.0.1", port, true, request()).await,
+            Err(format!("dial tcp 127.0.0.1:{port}: connect: connection refused"))
+        );
+    }
+}
