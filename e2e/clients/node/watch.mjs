@@ -101,7 +101,13 @@ test('informers of a set that is scaled while petset is restarted know what ther
   }
   const name = 'web';
   await apps.createNamespacedStatefulSet({ namespace, body: statefulSet(name, IDLE, 2) });
+  let before = 2;
   for (const [how, replicas] of [['terminate', 3], ['kill', 1], ['terminate', 2]]) {
+    await until(`there are ${before} pods`, async () => {
+      const { items } = await core.listNamespacedPod({ namespace });
+      return items.filter(({ metadata }) => !metadata.deletionTimestamp).length === before;
+    });
+    before = replicas;
     await apps.patchNamespacedStatefulSetScale(
       { namespace, name, body: { spec: { replicas } } },
       k8s.setHeaderOptions('Content-Type', k8s.PatchStrategy.MergePatch),

@@ -80,7 +80,15 @@ class Restarting(ClusterTest):
                 shared.add_event_handler(event, lambda item, event=event: history[item.metadata.uid].append(event))
             shared.start()
         self.apps.create_namespaced_stateful_set(self.namespace, stateful_set("web", IDLE, replicas=2))
+
+        def has(replicas):
+            pods = self.core.list_namespaced_pod(self.namespace).items
+            return len([pod for pod in pods if not pod.metadata.deletion_timestamp]) == replicas
+
+        before = 2
         for how, replicas in (("terminate", 3), ("kill", 1), ("terminate", 2)):
+            until(f"there are {before} pods", lambda: has(before))
+            before = replicas
             self.apps.patch_namespaced_stateful_set_scale("web", self.namespace, {"spec": {"replicas": replicas}})
             petset(how)
             petset("start")

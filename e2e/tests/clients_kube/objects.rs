@@ -37,6 +37,9 @@ fn smallest(group: &str, kind: &str) -> serde_json::Value {
         "PersistentVolume" => json!({"spec": {
             "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Mi"}, "hostPath": {"path": "/nowhere"},
         }}),
+        "RoleBinding" | "ClusterRoleBinding" => json!({
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+        }),
         "StorageClass" => json!({"provisioner": "example.com/none"}),
         "Event" => {
             json!({"involvedObject": {"kind": "Pod", "namespace": "default", "name": "a"}, "reason": "Test"})
