@@ -41,11 +41,14 @@ fn refused(reply: &Reply, code: u16, reason: &str, message: &str) -> Value {
     status
 }
 
-/// Names and versions of everything that is stored and does not change by itself.
+/// Names and versions of everything that is stored and does not change by itself. (The Service `kubernetes` follows the
+/// API's port, which is another one after a restart.)
 fn stored(cluster: &Cluster) -> String {
     let columns = "custom-columns=:.kind,:.metadata.namespace,:.metadata.name,:.metadata.resourceVersion";
     let kinds = "sts,cm,svc,pvc,pv,pods,sa,ns,secrets,sc";
-    cluster.kubectl(&format!("get {kinds} -A -o {columns}"))
+    cluster.kubectl(&format!(
+        "get {kinds} -A -o {columns} --field-selector metadata.name!=kubernetes"
+    ))
 }
 
 fn map(name: &str) -> Value {

@@ -23,6 +23,9 @@ fn an_informer_goes_on_after_restarts_and_sees_the_rollout_end() {
     let arguments = ["rollout", "status", "sts/db", "--timeout=60s"];
     let status = Lines::of(&mut cluster.kubectl_command(&arguments));
     status.until("it waits", |line| line.contains("Waiting for"));
+    cluster.until("pod db-1", |pod| {
+        pod["spec"]["containers"][0]["command"][0] == "no-such-program"
+    });
     restart(&mut cluster, terminate);
     restart(&mut cluster, Cluster::kill);
     cluster.kubectl("rollout undo sts/db");
