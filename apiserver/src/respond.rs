@@ -3,6 +3,7 @@
 use crate::call::Call;
 use crate::error::{Error, Target};
 use crate::negotiation::{Output, PROTOBUF};
+use crate::resource::Kind;
 use crate::schema::protobuf;
 use crate::stored::{self, Form};
 use crate::table;
@@ -16,6 +17,11 @@ const WARNINGS_LIMIT: usize = 4096;
 
 /// One object.
 pub fn object(call: &Call, object: &Value, code: StatusCode) -> Response {
+    object_of(call, call.kind, object, code)
+}
+
+/// One object of another kind than the path's.
+pub fn object_of(call: &Call, kind: &dyn Kind, object: &Value, code: StatusCode) -> Response {
     let shown = match call.output {
         Output::Json | Output::Yaml | Output::Protobuf => return value(call, object, code),
         Output::PartialObjectMetadata => table::partial_object_metadata(object),
@@ -23,7 +29,7 @@ pub fn object(call: &Call, object: &Value, code: StatusCode) -> Response {
             let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
             let now = (call.server.options.clock)();
             table::table(
-                call.kind,
+                kind,
                 std::slice::from_ref(object),
                 without_nulls(metadata),
                 call.include,

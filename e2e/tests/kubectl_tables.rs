@@ -53,6 +53,10 @@ fn sets_pods_and_revisions() {
         ],
     );
 
+    let scale = table(&cluster.kubectl("get sts web --subresource=scale"));
+    let expected = [["NAME", "DESIRED", "AVAILABLE", "AGE"], ["web", "3", "2", "AGE"]];
+    assert_eq!(scale, expected);
+
     let uid = cluster.get("sts web")["metadata"]["uid"].clone();
     for (name, owners) in [
         (

@@ -9,7 +9,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use store::{Error, Revision, Store, Watch};
 use tokio::sync::Mutex;
 
-/// See [the module](self).
+/// What roles and bindings say, as of the last write; see the head of this file.
 #[derive(Default)]
 pub struct View {
     policy: RwLock<Policy>,

@@ -6,6 +6,8 @@ use crate::error::{Error, Target};
 use crate::managed_fields::scale::{to_object, to_scale};
 use crate::managed_fields::{Apply, ApplyError, Reset, Writer};
 use crate::options::WriteOptions;
+use crate::resource::{Column, Kind, Names};
+use crate::resources::parts;
 use crate::validation::Invalid;
 use crate::verbs::apply::{Configuration, is_apply};
 use crate::verbs::patch::{ATTEMPTS, patch_type, patched};
@@ -18,6 +20,59 @@ use serde_json::{Value, json};
 
 const SCHEMA: &str = "io.k8s.api.autoscaling.v1.Scale";
 
+/// What tables say of a Scale, which is no resource of its own.
+struct Scale;
+
+static NAMES: Names = Names {
+    group: "autoscaling",
+    version: "v1",
+    kind: "Scale",
+    plural: "scales",
+    singular: "scale",
+    short_names: &[],
+    categories: &[],
+    namespaced: true,
+    schema: SCHEMA,
+    storage_group: "autoscaling",
+};
+
+static COLUMNS: [Column; 4] = [
+    parts::column("Name", "schema:metadata.name"),
+    Column {
+        r#type: "integer",
+        ..parts::column("Desired", "schema:spec.replicas")
+    },
+    Column {
+        r#type: "integer",
+        ..parts::column("Available", "schema:status.replicas")
+    },
+    parts::AGE,
+];
+
+impl Kind for Scale {
+    fn names(&self) -> &'static Names {
+        &NAMES
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        &COLUMNS
+    }
+
+    fn cells(&self, scale: &Value, now: jiff::Timestamp) -> Vec<Value> {
+        let replicas = |part: &str| scale[part]["replicas"].as_i64().unwrap_or(0).into();
+        vec![
+            parts::name(scale),
+            replicas("spec"),
+            replicas("status"),
+            parts::age(scale, now),
+        ]
+    }
+}
+
+fn shown(call: &Call, scale: &Value) -> Response {
+    respond::object_of(call, &Scale, scale, StatusCode::OK)
+}
+
 /// Answer a request to `scale`.
 pub async fn answer(call: &Call, method: &Method, body: Body) -> Result<Response, Error> {
     match *method {
@@ -25,7 +80,7 @@ pub async fn answer(call: &Call, method: &Method, body: Body) -> Result<Response
             let entry = call.server.store.get(&call.key()).await?;
             let entry = entry.ok_or_else(|| Error::NotFound(call.target(call.name())))?;
             let scale = scale_of(&stored::decode(call.kind, &entry));
-            Ok(respond::value(call, &scale, StatusCode::OK))
+            Ok(shown(call, &scale))
         }
         Method::PUT => {
             let options = WriteOptions::parse("UpdateOptions", &call.query)?;
@@ -120,7 +175,7 @@ async fn write(
             write.commit(call, new).await?
         };
         match committed {
-            Outcome::Done(object) => return Ok(respond::value(call, &scale_of(&object), StatusCode::OK)),
+            Outcome::Done(object) => return Ok(shown(call, &scale_of(&object))),
             Outcome::Lost => {}
         }
     }
