@@ -1,4 +1,4 @@
-//! `kubectl debug`: ephemeral containers in a pod that runs.
+//! `kubectl debug`: ephemeral containers in a pod that runs, copies of pods, a pod on the node.
 
 use e2e::binary::{Cluster, run};
 use serde_json::{Value, json};
@@ -110,4 +110,38 @@ fn an_ephemeral_container_never_changes_or_goes() {
         r#"[{"op": "add", "path": "/spec/ephemeralContainers/-", "value": {"name": "c", "image": "i"}}]"#,
         "Duplicate value: \"c\"",
     );
+}
+
+#[test]
+fn a_copy_of_a_pod_and_a_pod_on_the_node_can_be_had() {
+    let cluster = cluster();
+    let copy = [
+        "p",
+        "--copy-to=copy",
+        "--container=c",
+        "--",
+        "sh",
+        "-c",
+        "echo copied; sleep 1000",
+    ];
+    debug(&cluster, &copy);
+    cluster.until("pod copy", |pod| pod["status"]["phase"] == "Running");
+    cluster.until("pod p", |pod| pod["status"]["phase"] == "Running");
+
+    let node = cluster.kubectl("get nodes -o name");
+    let node = node.trim();
+    let said = debug(
+        &cluster,
+        &[node, "--image=busybox", "--", "sh", "-c", "ls -d /host/etc"],
+    );
+    assert!(said.contains("Creating debugging pod node-debugger-"), "{said}");
+    let name = said
+        .split_whitespace()
+        .find(|word| word.starts_with("node-debugger-"))
+        .expect("its name")
+        .to_owned();
+    cluster.until(&format!("pod {name}"), |pod| {
+        pod["status"]["phase"] == "Succeeded"
+    });
+    assert_eq!(cluster.kubectl(&format!("logs {name}")), "/host/etc\n");
 }

@@ -2,7 +2,7 @@
 //! streams and a container. Which protocol the streams travel in is no concern of this file.
 
 use crate::Kubelet;
-use crate::console::{Console, Stream};
+use crate::console::{Console, Said, Stream};
 use crate::process::Container as Process;
 pub use crate::shim::protocol::Exit;
 use crate::terminal::Terminal;
@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 /// What a client has connected. `None`: not asked for.
 #[derive(Default)]
@@ -237,7 +237,8 @@ impl Running {
     /// with container runtimes. (Upstream tells clients of `attach` Success, however the process ended.)
     pub async fn attach(&self, streams: Streams) -> Result<Exit, String> {
         let console = &self.console;
-        let said = hear(console, streams.stdout, streams.stderr);
+        // Listening begins before anything is typed: the answer may come at once.
+        let said = hear(console.listen(), streams.stdout, streams.stderr);
         let typed = async {
             match streams.stdin {
                 Some(from) if console.has_stdin() => {
@@ -288,8 +289,12 @@ impl Drop for CloseOnDrop {
 type Ear = Option<Box<dyn AsyncWrite + Send + Unpin>>;
 
 /// What a main process says, until it says no more.
-async fn hear(console: &Console, mut stdout: Ear, mut stderr: Ear) -> Result<(), String> {
-    let Some(mut said) = console.listen() else {
+async fn hear(
+    said: Option<broadcast::Receiver<Said>>,
+    mut stdout: Ear,
+    mut stderr: Ear,
+) -> Result<(), String> {
+    let Some(mut said) = said else {
         return Ok(());
     };
     loop {

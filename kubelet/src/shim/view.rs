@@ -54,7 +54,11 @@ pub fn build(mounts: &[Mount], scratch: &Path) -> Result<(), Error> {
     for each in &mounts {
         let target = clean(&each.target);
         prepare(&target, each.source.is_dir(), scratch, &mut ours, &mut mirrors)?;
-        bind(&each.source, &target)?;
+        match bind(&each.source, &target) {
+            // A root that is a mirror itself cannot be bound, so it is mirrored once more (`hostPath` with `/`).
+            Err(_) if each.source == Path::new("/") => mirror(Path::new("/"), &target)?,
+            bound => bound?,
+        }
         if each.read_only {
             make_read_only(&target)?;
         }
@@ -152,7 +156,8 @@ fn mirror(original: &Path, place: &Path) -> Result<(), Error> {
     for entry in fs::read_dir(original).map_err(at("cannot read", original))? {
         let entry = entry.map_err(at("cannot read", original))?;
         let (from, to) = (entry.path(), place.join(entry.file_name()));
-        if is_virtual_console(&from) {
+        // The mirror is no part of what it shows.
+        if is_virtual_console(&from) || from == place {
             continue;
         }
         let kind = entry.file_type().map_err(at("cannot look at", &from))?;
