@@ -1,7 +1,7 @@
 //! The standard streams of a container's main process, to which clients attach while the log is written.
 //!
 //! What the process says goes to its log first and then to all who are attached. The process never waits for a client: one
-//! that falls behind by more than [`BEHIND`] chunks loses what it missed and is told so. (A runtime that writes to clients
+//! that falls behind by more than `BEHIND` chunks loses what it missed and is told so. (A runtime that writes to clients
 //! in turn lets the slowest one hold up the container.)
 
 use crate::terminal::{Terminal, TerminalSize};
