@@ -2,6 +2,8 @@
 
 use axum::body::Body;
 use axum::response::Response;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 
 /// Carries a request to the kubelet of a node.
 #[async_trait::async_trait]
@@ -20,5 +22,18 @@ pub struct NoNodes;
 impl Nodes for NoNodes {
     async fn call(&self, node: &str, _request: http::Request<Body>) -> Result<Response, String> {
         Err(format!("no kubelet of node {node:?} is known to this API server"))
+    }
+}
+
+/// Join a client with whom it is to speak, once both have changed the protocol: pass on what either says until both have
+/// said all.
+pub async fn join(client: OnUpgrade, behind: OnUpgrade) {
+    let joined = async {
+        let (client, behind) = tokio::try_join!(client, behind).map_err(std::io::Error::other)?;
+        let (mut client, mut behind) = (TokioIo::new(client), TokioIo::new(behind));
+        tokio::io::copy_bidirectional(&mut client, &mut behind).await
+    };
+    if let Err(error) = joined.await {
+        tracing::debug!(%error, "a joined connection ended");
     }
 }

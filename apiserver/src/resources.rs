@@ -49,9 +49,9 @@ pub fn all() -> Vec<&'static dyn Kind> {
         &lease::Lease,
         &endpoint_slice::EndpointSlice,
         &event::Event,
-        &role_binding::ClusterRoleBinding,
+        &role_binding::IN_CLUSTER,
         &role::ClusterRole,
-        &role_binding::RoleBinding,
+        &role_binding::IN_NAMESPACE,
         &role::Role,
         &storage_class::StorageClass,
     ]

@@ -1,7 +1,7 @@
 //! The API server's way to kubelets: to the one in this process, or to one alone through its Unix socket, whose path it
 //! has put on its Node object.
 
-use apiserver::nodes::Nodes;
+use apiserver::nodes::{Nodes, join};
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
@@ -111,17 +111,5 @@ impl Nodes for Sockets {
             self.spawn(join(client, hyper::upgrade::on(&mut response)));
         }
         Ok(response.map(Body::new))
-    }
-}
-
-/// Pass on what either says until both have said all.
-async fn join(client: OnUpgrade, kubelet: OnUpgrade) {
-    let joined = async {
-        let (client, kubelet) = tokio::try_join!(client, kubelet).map_err(std::io::Error::other)?;
-        let (mut client, mut kubelet) = (TokioIo::new(client), TokioIo::new(kubelet));
-        tokio::io::copy_bidirectional(&mut client, &mut kubelet).await
-    };
-    if let Err(error) = joined.await {
-        tracing::debug!(%error, "a connection to a kubelet ended");
     }
 }

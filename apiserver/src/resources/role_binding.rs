@@ -47,49 +47,27 @@ static CLUSTER_COLUMNS: [Column; 6] = [
     parts::wide("ServiceAccounts", "ServiceAccounts in the clusterRoleBinding"),
 ];
 
-/// A Role or ClusterRole for some in one namespace.
-pub struct RoleBinding;
-
-/// A ClusterRole for some everywhere.
-pub struct ClusterRoleBinding;
-
-impl Kind for RoleBinding {
-    fn names(&self) -> &'static Names {
-        &ROLE_BINDING
-    }
-
-    fn allows_create_on_update(&self) -> bool {
-        true
-    }
-
-    fn set_defaults(&self, object: &mut Value) {
-        set_defaults(object);
-    }
-
-    fn validate_name(&self, name: &str) -> Vec<String> {
-        names::path_segment(name)
-    }
-
-    fn validate_create(&self, object: &Value) -> Vec<Invalid> {
-        validate(object, true)
-    }
-
-    fn validate_update(&self, new: &Value, old: &Value) -> Vec<Invalid> {
-        validate_update(new, old, true)
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        &COLUMNS
-    }
-
-    fn cells(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
-        cells(object, now)
-    }
+/// A binding of either scope.
+pub struct Binding {
+    names: &'static Names,
+    columns: &'static [Column],
 }
 
-impl Kind for ClusterRoleBinding {
+/// A Role or ClusterRole for some in one namespace.
+pub static IN_NAMESPACE: Binding = Binding {
+    names: &ROLE_BINDING,
+    columns: &COLUMNS,
+};
+
+/// A ClusterRole for some everywhere.
+pub static IN_CLUSTER: Binding = Binding {
+    names: &CLUSTER_ROLE_BINDING,
+    columns: &CLUSTER_COLUMNS,
+};
+
+impl Kind for Binding {
     fn names(&self) -> &'static Names {
-        &CLUSTER_ROLE_BINDING
+        self.names
     }
 
     fn allows_create_on_update(&self) -> bool {
@@ -105,15 +83,15 @@ impl Kind for ClusterRoleBinding {
     }
 
     fn validate_create(&self, object: &Value) -> Vec<Invalid> {
-        validate(object, false)
+        validate(object, self.names.namespaced)
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<Invalid> {
-        validate_update(new, old, false)
+        validate_update(new, old, self.names.namespaced)
     }
 
     fn columns(&self) -> &'static [Column] {
-        &CLUSTER_COLUMNS
+        self.columns
     }
 
     fn cells(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
@@ -258,24 +236,24 @@ mod tests {
     #[test]
     fn groups_are_defaulted_and_then_it_is_valid() {
         let mut object = binding();
-        RoleBinding.set_defaults(&mut object);
+        IN_NAMESPACE.set_defaults(&mut object);
         assert_eq!(object["roleRef"]["apiGroup"], GROUP);
         assert_eq!(object["subjects"][0]["apiGroup"], GROUP);
         assert_eq!(object["subjects"][1].get("apiGroup"), None);
-        assert_eq!(RoleBinding.validate_create(&object), []);
-        assert_eq!(ClusterRoleBinding.validate_create(&object), []);
+        assert_eq!(IN_NAMESPACE.validate_create(&object), []);
+        assert_eq!(IN_CLUSTER.validate_create(&object), []);
     }
 
     #[test]
     fn what_is_wrong_is_told() {
         let mut object = binding();
-        ClusterRoleBinding.set_defaults(&mut object);
+        IN_CLUSTER.set_defaults(&mut object);
         object["roleRef"]["kind"] = "Role".into();
         object["roleRef"]["name"] = "".into();
         object["subjects"][0]["kind"] = "Robot".into();
         object["subjects"][1]["namespace"] = "".into();
         assert_eq!(
-            problems(ClusterRoleBinding.validate_create(&object)),
+            problems(IN_CLUSTER.validate_create(&object)),
             [
                 "roleRef.kind: Unsupported value: \"Role\": supported values: \"ClusterRole\"",
                 "roleRef.name: Required value",
@@ -288,13 +266,13 @@ mod tests {
     #[test]
     fn the_role_of_a_binding_stays() {
         let mut old = binding();
-        RoleBinding.set_defaults(&mut old);
+        IN_NAMESPACE.set_defaults(&mut old);
         let mut new = old.clone();
         new["subjects"] = json!([]);
-        assert_eq!(RoleBinding.validate_update(&new, &old), []);
+        assert_eq!(IN_NAMESPACE.validate_update(&new, &old), []);
         new["roleRef"]["name"] = "edit".into();
         assert_eq!(
-            problems(RoleBinding.validate_update(&new, &old)),
+            problems(IN_NAMESPACE.validate_update(&new, &old)),
             [
                 "roleRef: Invalid value: {\"APIGroup\":\"rbac.authorization.k8s.io\",\"Kind\":\"ClusterRole\",\"Name\":\"edit\"}: cannot change roleRef"
             ]
@@ -303,7 +281,7 @@ mod tests {
 
     #[test]
     fn the_table_says_whom_it_binds() {
-        let cells = RoleBinding.cells(&binding(), jiff::Timestamp::UNIX_EPOCH);
+        let cells = IN_NAMESPACE.cells(&binding(), jiff::Timestamp::UNIX_EPOCH);
         assert_eq!(cells[1], "ClusterRole/view");
         assert_eq!(cells[3..], [json!("jane"), json!(""), json!("a/web")]);
     }

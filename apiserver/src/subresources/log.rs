@@ -41,12 +41,9 @@ pub async fn get(call: &Call) -> Result<Response, Error> {
     }
     let namespace = call.namespace().unwrap_or_default();
     let mut path = format!("/containerLogs/{namespace}/{}/{container}", call.name());
-    let mut separator = '?';
     for name in PASSED {
         if let Some(value) = call.query.get(name) {
-            let value: String = value.chars().map(encode).collect();
-            path.push_str(&format!("{separator}{name}={value}"));
-            separator = '&';
+            add_parameter(&mut path, name, value);
         }
     }
     let request = http::Request::get(path).body(Body::empty());
@@ -73,8 +70,15 @@ pub async fn get(call: &Call) -> Result<Response, Error> {
     })
 }
 
+/// Give a path one more parameter in its query.
+pub(super) fn add_parameter(path: &mut String, name: &str, value: &str) {
+    let separator = if path.contains('?') { '&' } else { '?' };
+    let value: String = value.chars().map(encode).collect();
+    path.push_str(&format!("{separator}{name}={value}"));
+}
+
 /// A character of a query value as it stands in a URI.
-pub(super) fn encode(c: char) -> String {
+fn encode(c: char) -> String {
     if c.is_ascii_alphanumeric() || "-._~:".contains(c) {
         return c.to_string();
     }

@@ -9,6 +9,7 @@ mod target;
 
 use super::connect::{Connect, asks_for_upgrade};
 use crate::error::Error;
+use crate::nodes::join;
 use crate::server::Server;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -16,7 +17,6 @@ use http::header::{HOST, LOCATION};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use target::Target;
 
 /// Pass the request on and its answer back.
@@ -127,18 +127,6 @@ fn pass_back(
         answer.headers_mut().insert(LOCATION, location);
     }
     answer.map(Body::new)
-}
-
-/// Pass on what either says until both have said all.
-async fn join(client: OnUpgrade, behind: OnUpgrade) {
-    let joined = async {
-        let (client, behind) = tokio::try_join!(client, behind).map_err(std::io::Error::other)?;
-        let (mut client, mut behind) = (TokioIo::new(client), TokioIo::new(behind));
-        tokio::io::copy_bidirectional(&mut client, &mut behind).await
-    };
-    if let Err(error) = joined.await {
-        tracing::debug!(%error, "a proxied connection ended");
-    }
 }
 
 #[cfg(test)]

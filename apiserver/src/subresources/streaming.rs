@@ -65,12 +65,7 @@ fn location(pod: &Value, namespace: &str, stream: Stream, query: &Query) -> Resu
             "pod {name} does not have a host assigned"
         )));
     }
-    let mut separator = '?';
-    let mut add = |name: &str, value: &str| {
-        let value: String = value.chars().map(log::encode).collect();
-        path.push_str(&format!("{separator}{name}={value}"));
-        separator = '&';
-    };
+    let mut add = |name: &str, value: &str| log::add_parameter(&mut path, name, value);
     if stream == Stream::PortForward {
         query.all("ports").for_each(|port| add("port", port));
         return Ok(path);

@@ -91,6 +91,13 @@ fn bind(cluster: &Cluster, name: &str, role: &str, subject: &Value) {
     );
 }
 
+/// Give a service account of the default namespace a ClusterRole there, by a binding of its own name.
+#[track_caller]
+fn bind_account(cluster: &Cluster, name: &str, role: &str) {
+    let subject = json!({"kind": "ServiceAccount", "name": name, "namespace": "default"});
+    bind(cluster, name, role, &subject);
+}
+
 /// Wait until the request has this code.
 #[track_caller]
 fn until_code(what: &str, code: u16, ask: impl Fn() -> Reply) {

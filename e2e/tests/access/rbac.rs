@@ -1,7 +1,7 @@
 //! Roles and bindings decide.
 
-use crate::{account, bind, create, https, token, until_code, with_token};
-use e2e::binary::{Cluster, PATIENCE, eventually};
+use crate::{account, bind, bind_account, create, https, token, until_code, with_token};
+use e2e::binary::Cluster;
 use serde_json::{Value, json};
 
 const SECRETS: &str = "/api/v1/namespaces/default/secrets";
@@ -54,19 +54,8 @@ fn an_account_may_do_nothing_until_a_binding_says_so_and_then_at_once() {
         "forbidden: User \"system:serviceaccount:default:web\" cannot get path \"/metrics\""
     );
     with_token(&cluster, &token, "/apis").expect(200);
-    eventually("view is complete", PATIENCE, || {
-        let view = cluster.look("clusterrole view")?;
-        view["rules"]
-            .is_array()
-            .then_some(())
-            .ok_or_else(|| view.to_string())
-    });
-    bind(
-        &cluster,
-        "web",
-        "view",
-        &json!({"kind": "ServiceAccount", "name": "web", "namespace": "default"}),
-    );
+    cluster.until("clusterrole view", |view| view["rules"].is_array());
+    bind_account(&cluster, "web", "view");
     with_token(&cluster, &token, PODS).expect(200);
     with_token(&cluster, &token, SECRETS).expect(403);
     with_token(&cluster, &token, "/api/v1/pods").expect(403);
@@ -172,13 +161,7 @@ fn nobody_gives_away_more_than_they_have() {
 #[test]
 fn kubectl_shows_roles_and_acts_as_somebody_else() {
     let cluster = Cluster::up();
-    eventually("view is complete", PATIENCE, || {
-        let view = cluster.look("clusterrole view")?;
-        view["rules"]
-            .is_array()
-            .then_some(())
-            .ok_or_else(|| view.to_string())
-    });
+    cluster.until("clusterrole view", |view| view["rules"].is_array());
     bind(
         &cluster,
         "jane",

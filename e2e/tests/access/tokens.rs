@@ -1,6 +1,6 @@
 //! Service accounts: their tokens, in pods and elsewhere.
 
-use crate::{account, bind, create, delete, token, until_code, with_token};
+use crate::{account, bind_account, create, delete, token, until_code, with_token};
 use e2e::binary::{Cluster, PATIENCE, eventually, run};
 use serde_json::{Value, json};
 use std::process::Command;
@@ -28,12 +28,7 @@ fn pod(name: &str, account: &str, script: &str) -> Value {
 fn a_token_is_who_its_account_is_until_what_it_is_bound_to_goes() {
     let cluster = Cluster::up();
     account(&cluster, "web");
-    bind(
-        &cluster,
-        "web",
-        "system:kube-scheduler",
-        &json!({"kind": "ServiceAccount", "name": "web", "namespace": "default"}),
-    );
+    bind_account(&cluster, "web", "system:kube-scheduler");
     let free = token(&cluster, "web", &json!({}));
     with_token(&cluster, &free, PODS).expect(200);
     let status = review(&cluster, &free, &json!([]));
@@ -129,12 +124,7 @@ fn a_token_that_cannot_be_given_is_refused_in_upstreams_words() {
 fn a_pod_reaches_the_api_by_what_it_finds_in_its_container() {
     let cluster = Cluster::up();
     account(&cluster, "reader");
-    bind(
-        &cluster,
-        "reader",
-        "view",
-        &json!({"kind": "ServiceAccount", "name": "reader", "namespace": "default"}),
-    );
+    bind_account(&cluster, "reader", "view");
     let script = r#"
         d=/var/run/secrets/kubernetes.io/serviceaccount
         [ -d $d ] || d=$PETSET_ROOT$d
@@ -165,12 +155,7 @@ fn pythons_library_finds_its_in_cluster_configuration() {
     let pip = venv.join("bin/pip");
     run(Command::new(pip).args(["install", "-q", "--disable-pip-version-check", "kubernetes"])).ok();
     account(&cluster, "reader");
-    bind(
-        &cluster,
-        "reader",
-        "view",
-        &json!({"kind": "ServiceAccount", "name": "reader", "namespace": "default"}),
-    );
+    bind_account(&cluster, "reader", "view");
     let program = cluster.write(
         "incluster.py",
         "

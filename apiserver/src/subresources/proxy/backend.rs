@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -56,17 +56,21 @@ async fn connect(tls: bool, address: SocketAddr) -> Result<Box<dyn Io>, String> 
     if !tls {
         return Ok(Box::new(stream));
     }
+    let name = ServerName::from(address.ip());
+    let stream = TlsConnector::from(CLIENT.clone()).connect(name, stream).await;
+    Ok(Box::new(stream.map_err(|error| error.to_string())?))
+}
+
+static CLIENT: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
     let provider = Arc::new(ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
+        .expect("ring has what the default versions need")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
         .with_no_client_auth();
-    let name = ServerName::from(address.ip());
-    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
-    Ok(Box::new(stream.map_err(|error| error.to_string())?))
-}
+    Arc::new(config)
+});
 
 /// Takes every certificate whose owner shows that he has its key.
 #[derive(Debug)]
