@@ -226,6 +226,7 @@ impl Start {
                 .filter_map(|g| u32::try_from(g).ok())
                 .collect(),
             stdio,
+            ..Spec::default()
         })
     }
 

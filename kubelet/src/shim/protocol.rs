@@ -29,6 +29,103 @@ pub struct Spec {
     pub groups: Vec<u32>,
     /// Whose standard streams the main process gets.
     pub stdio: MainStdio,
+    /// What the container's root directory is made of.
+    pub root: Root,
+    /// What the container's processes may do.
+    pub security: Security,
+    /// How much they may use.
+    pub limits: Limits,
+}
+
+/// How far a pod is kept apart from the host and from other pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// Not at all: a plain process, volumes as links.
+    None,
+    /// Mount and UTS namespaces only: volumes at their mount paths, the host's network.
+    #[default]
+    Mounts,
+    /// Mount, PID, UTS, IPC and network namespaces.
+    Namespaces,
+}
+
+/// What the containers of one pod share. The holder makes a shim of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// The pod's UID.
+    pub uid: String,
+    /// The pod's directory; the shim's socket and notes lie there.
+    pub directory: PathBuf,
+    /// Which namespaces there are.
+    pub isolation: Isolation,
+    /// Host name in the pod's own UTS namespace.
+    pub hostname: Option<String>,
+    /// `None`: the network of the holder (`hostNetwork`, or an isolation without networks).
+    pub network: Option<PodNetwork>,
+    /// `hostIPC`.
+    pub host_ipc: bool,
+    /// `hostPID`.
+    pub host_pid: bool,
+    /// `shareProcessNamespace`.
+    pub share_processes: bool,
+    /// `securityContext.sysctls`: name and value.
+    pub sysctls: Vec<(String, String)>,
+}
+
+/// A pod's place in the cluster's network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodNetwork {
+    /// The cluster's bridge.
+    pub bridge: String,
+    /// The bridge's end of the pod's cable; at most 15 bytes.
+    pub interface: String,
+    /// The pod's address.
+    pub address: std::net::Ipv4Addr,
+    /// Length of the network's prefix.
+    pub prefix: u8,
+    /// The bridge's address.
+    pub gateway: std::net::Ipv4Addr,
+}
+
+/// What a root directory is made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Root {
+    /// A copy-on-write view of the host's.
+    #[default]
+    Host,
+    /// These directories over each other, the first on top; they are never written to.
+    Layers(Vec<PathBuf>),
+}
+
+/// What of `securityContext` is for the container's processes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Security {
+    /// `readOnlyRootFilesystem`.
+    pub read_only_root: bool,
+    /// `privileged`: every capability, the host's devices, no filter.
+    pub privileged: bool,
+    /// `allowPrivilegeEscalation: false`.
+    pub no_new_privileges: bool,
+    /// `capabilities.add`, without `CAP_`; `ALL` is all.
+    pub add_capabilities: Vec<String>,
+    /// `capabilities.drop`, without `CAP_`; `ALL` is all.
+    pub drop_capabilities: Vec<String>,
+    /// `seccompProfile: RuntimeDefault`.
+    pub seccomp_default: bool,
+}
+
+/// How much a container may use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Thousandths of a processor.
+    pub cpu: Option<u64>,
+    /// `requests.cpu` in thousandths, for the share of a busy machine.
+    pub cpu_request: Option<u64>,
+    /// Processes and threads.
+    pub processes: Option<u64>,
 }
 
 /// What is the standard input of a main process. Output goes to the shim's own, except with a terminal.
