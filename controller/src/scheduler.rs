@@ -4,6 +4,7 @@
 pub mod claims;
 pub mod node;
 pub mod plan;
+pub mod ports;
 #[cfg(test)]
 mod testing;
 
@@ -25,7 +26,7 @@ use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::Mutex;
 
 /// The scheduler and what its watches have seen.
 struct Scheduler {
@@ -35,8 +36,8 @@ struct Scheduler {
     claims: Cache<PersistentVolumeClaim>,
     volumes: Cache<PersistentVolume>,
     teller: Teller,
-    /// Held from the look at who has a ReadWriteOncePod claim until a pod is bound, so that two pods that
-    /// come at once do not both find it free.
+    /// Held from the look at who has a ReadWriteOncePod claim or a port of a node until a pod is bound, so that two
+    /// pods that come at once do not both find it free.
     exclusive: Mutex<()>,
 }
 
@@ -80,9 +81,16 @@ impl Scheduler {
         if moved.after.as_deref().is_some_and(|pod| !is_placed(pod)) {
             self.queue.add(moved.key());
         }
-        // Somebody may wait for a claim that this pod had for itself.
+        // Somebody may wait for a port or a claim that this pod had for itself.
         let had = moved.before.as_deref().is_some_and(is_active);
         if had && !moved.after.as_deref().is_some_and(is_active) {
+            if moved
+                .before
+                .as_deref()
+                .is_some_and(|pod| !ports::wanted(pod).is_empty())
+            {
+                self.add_all(|pod| !ports::wanted(pod).is_empty());
+            }
             for name in moved.before.iter().flat_map(|pod| mentioned(pod)) {
                 let key = Key::new(moved.key().namespace, name);
                 if self.claims.get(&key).is_some_and(|claim| is_exclusive(&claim)) {
@@ -143,7 +151,19 @@ impl Scheduler {
             return Ok(None);
         };
         let claims = self.claims_of(&pod, &key.namespace).await?;
-        let (_exclusively, in_use) = self.in_use(&pods, &key, &claims).await?;
+        let wants_ports = !ports::wanted(&pod).is_empty();
+        let _exclusively = match wants_ports || claims.values().any(is_exclusive) {
+            true => Some(self.exclusive.lock().await),
+            false => None,
+        };
+        let in_use = in_use(&pods, &key, &claims).await?;
+        let others = match wants_ports {
+            true => {
+                let everywhere: Api<Pod> = Api::all(self.context.client.clone());
+                everywhere.list(&ListParams::default()).await?.items
+            }
+            false => Vec::new(),
+        };
         let classes = self.classes_of(&claims).await?;
         let volumes = self.volumes_for(&claims).await?;
         let nodes: Api<Node> = Api::all(self.context.client.clone());
@@ -155,6 +175,7 @@ impl Scheduler {
             classes: &classes,
             volumes: &volumes,
             in_use: &in_use,
+            others: &others,
         });
         match verdict {
             Verdict::Ignore | Verdict::Await => {}
@@ -183,29 +204,6 @@ impl Scheduler {
             }
         }
         Ok(found)
-    }
-
-    /// Which ReadWriteOncePod claims of this pod another pod has, true until the guard is dropped.
-    async fn in_use(
-        &self,
-        pods: &Api<Pod>,
-        key: &Key,
-        claims: &BTreeMap<String, PersistentVolumeClaim>,
-    ) -> Result<(Option<MutexGuard<'_, ()>>, BTreeSet<String>), kube::Error> {
-        if !claims.values().any(is_exclusive) {
-            return Ok((None, BTreeSet::new()));
-        }
-        let exclusively = self.exclusive.lock().await;
-        let others = pods.list(&ListParams::default()).await?.items;
-        let others = others
-            .iter()
-            .filter(|pod| is_active(pod) && pod.name_any() != key.name);
-        let in_use = others
-            .flat_map(mentioned)
-            .filter(|name| claims.get(*name).is_some_and(is_exclusive))
-            .map(str::to_owned)
-            .collect();
-        Ok((Some(exclusively), in_use))
     }
 
     /// The classes of the claims that are not bound.
@@ -248,6 +246,27 @@ impl Scheduler {
         }
         Ok(known)
     }
+}
+
+/// Which ReadWriteOncePod claims of this pod another pod has.
+async fn in_use(
+    pods: &Api<Pod>,
+    key: &Key,
+    claims: &BTreeMap<String, PersistentVolumeClaim>,
+) -> Result<BTreeSet<String>, kube::Error> {
+    if !claims.values().any(is_exclusive) {
+        return Ok(BTreeSet::new());
+    }
+    let others = pods.list(&ListParams::default()).await?.items;
+    let others = others
+        .iter()
+        .filter(|pod| is_active(pod) && pod.name_any() != key.name);
+    let in_use = others
+        .flat_map(mentioned)
+        .filter(|name| claims.get(*name).is_some_and(is_exclusive))
+        .map(str::to_owned)
+        .collect();
+    Ok(in_use)
 }
 
 /// Acting.

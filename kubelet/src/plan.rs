@@ -36,13 +36,21 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// When time alone calls for another look.
     pub wake_at: Option<Timestamp>,
+    /// Whether the pod has been active for longer than it may be (`activeDeadlineSeconds`).
+    pub is_overdue: bool,
 }
 
 /// Plan for `pod` at `now`.
 pub fn plan(pod: &Pod, record: &PodRecord, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let Some(spec) = &pod.spec else { return plan };
-    if pod.metadata.deletion_timestamp.is_some() || is_terminal(pod) || has_finished(spec, record) {
+    let deadline = deadline(pod, record);
+    plan.is_overdue = deadline.is_some_and(|at| at <= now) && !is_terminal(pod);
+    let has_ended = is_terminal(pod) || has_finished(spec, record) || plan.is_overdue;
+    if !has_ended {
+        plan.wake_at = deadline;
+    }
+    if pod.metadata.deletion_timestamp.is_some() || has_ended {
         wind_down(spec, record, &mut plan);
     } else if !record.prepared {
         plan.actions.push(Action::Prepare);
@@ -58,6 +66,19 @@ pub fn plan(pod: &Pod, record: &PodRecord, now: Timestamp) -> Plan {
         }
     }
     plan
+}
+
+/// When the pod has been active for as long as it may be (`activeDeadlineSeconds`), counted from when a kubelet took it
+/// on; `None`: it may for ever.
+pub fn deadline(pod: &Pod, record: &PodRecord) -> Option<Timestamp> {
+    let seconds = pod.spec.as_ref()?.active_deadline_seconds?;
+    let told = pod
+        .status
+        .as_ref()
+        .and_then(|s| s.start_time.as_ref())
+        .map(|t| t.0);
+    let length = jiff::SignedDuration::from_secs(seconds);
+    told.or(record.start_time)?.checked_add(length).ok()
 }
 
 /// The pod's restart policy, defaulted.
@@ -364,6 +385,27 @@ mod tests {
         assert_eq!(stops(&plan(&pod, &record, now())), ["side"]);
         set(&mut record, "side", "143");
         assert_eq!(plan(&pod, &record, now()).actions, [Action::Finish]);
+    }
+
+    #[test]
+    fn a_pod_that_was_active_for_too_long_is_stopped_and_until_then_its_deadline_wakes() {
+        let (mut pod, mut record) = (pod("Always"), prepared());
+        pod.spec.get_or_insert_default().active_deadline_seconds = Some(60);
+        record.start_time = Some(now());
+        record.initialized = true;
+        for name in ["side", "a", "b"] {
+            set(&mut record, name, "running");
+        }
+        let after = |seconds| now() + jiff::SignedDuration::from_secs(seconds);
+        let early = plan(&pod, &record, after(59));
+        assert_eq!((early.actions.len(), early.wake_at), (0, Some(after(60))));
+        let late = plan(&pod, &record, after(60));
+        assert!(late.is_overdue && late.wake_at.is_none());
+        assert_eq!(stops(&late), ["a", "b"]);
+        // What the API shows counts for more than when this kubelet took the pod on.
+        let told = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(after(30));
+        pod.status.get_or_insert_default().start_time = Some(told);
+        assert!(!plan(&pod, &record, after(60)).is_overdue);
     }
 
     #[test]

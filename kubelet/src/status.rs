@@ -2,7 +2,7 @@
 //! (reference, 3.1 to 3.4).
 
 use crate::ephemeral;
-use crate::plan::{has_finished, is_sidecar, is_terminal, restart_policy, restarts};
+use crate::plan::{deadline, has_finished, is_sidecar, is_terminal, restart_policy, restarts};
 use crate::record::{PodRecord, Record, State, full_name};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{
@@ -45,16 +45,21 @@ pub fn status(pod: &Pod, record: &PodRecord, host_ip: &str, now: Timestamp) -> P
         // Nobody asks whether they are: they serve nothing.
         (status.ready, status.started) = (false, None);
     }
-    let phase = match before.phase.as_deref() {
+    let (phase, failure) = match before.phase.as_deref() {
         // Final is final, whatever runs or does not run any more.
-        Some(phase @ ("Succeeded" | "Failed")) => phase,
-        _ => phase(pod, spec, record),
+        Some(phase @ ("Succeeded" | "Failed")) => (phase, None),
+        _ if deadline(pod, record).is_some_and(|at| at <= now) && !runs(record) => {
+            ("Failed", Some(DEADLINE_EXCEEDED))
+        }
+        _ => (phase(pod, spec, record), None),
     };
     let conditions = conditions(pod, spec, record, phase, &container_statuses, &init_statuses, now);
     let address = record.address.map(|a| a.to_string()).or(before.pod_ip);
     PodStatus {
         observed_generation: pod.metadata.generation,
         phase: Some(phase.into()),
+        reason: failure.map(|(reason, _)| reason.into()).or(before.reason),
+        message: failure.map(|(_, message)| message.into()).or(before.message),
         conditions: Some(conditions),
         host_ip: Some(host_ip.into()),
         host_ips: Some(vec![HostIP { ip: host_ip.into() }]),
@@ -120,6 +125,16 @@ pub fn patch(uid: Option<&str>, status: &PodStatus) -> Value {
         }
     }
     patch
+}
+
+/// Reason and message of a pod whose `activeDeadlineSeconds` are over. It fails once nothing of it runs any more.
+const DEADLINE_EXCEEDED: (&str, &str) = (
+    "DeadlineExceeded",
+    "Pod was active on the node longer than the specified deadline",
+);
+
+fn runs(record: &PodRecord) -> bool {
+    record.containers.values().any(Record::is_active)
 }
 
 /// 3.1, in its order.
@@ -589,6 +604,26 @@ mod tests {
             pod.metadata.deletion_timestamp = Some(Time(at(0)));
             assert_eq!(phase_of(&pod, &record(&[("a", history)])), expected, "{history}");
         }
+    }
+
+    #[test]
+    fn a_pod_that_was_active_for_too_long_has_failed_once_nothing_of_it_runs() {
+        let mut pod = pod("Always", &[], &["a"]);
+        pod.spec.get_or_insert_default().active_deadline_seconds = Some(60);
+        let status_of = |history, seconds| {
+            let mut record = record(&[("a", history)]);
+            record.start_time = Some(at(0));
+            let status = status(&pod, &record, "127.0.0.1", at(seconds));
+            (
+                status.phase.unwrap_or_default(),
+                status.reason.unwrap_or_default(),
+            )
+        };
+        let words = |phase: &str, reason: &str| (phase.to_owned(), reason.to_owned());
+        assert_eq!(status_of("run", 59), words("Running", ""));
+        assert_eq!(status_of("run", 60), words("Running", ""));
+        assert_eq!(status_of("run 143", 60), words("Failed", "DeadlineExceeded"));
+        assert_eq!(status_of("wait", 60), words("Failed", "DeadlineExceeded"));
     }
 
     #[test]

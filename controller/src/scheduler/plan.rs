@@ -1,7 +1,7 @@
 //! Where one pod goes, what is to be done before, or what keeps it from going anywhere.
 
 use super::claims::{self, Needs, Step};
-use super::node;
+use super::{node, ports};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::ResourceExt;
@@ -31,6 +31,8 @@ pub struct Observed<'a> {
     pub volumes: &'a [Arc<PersistentVolume>],
     /// The claims with access mode ReadWriteOncePod, of those it mentions, that another pod has.
     pub in_use: &'a BTreeSet<String>,
+    /// Pods that may hold ports of nodes, if it asks for any.
+    pub others: &'a [Pod],
 }
 
 /// What to do.
@@ -96,6 +98,12 @@ fn consider(observed: &Observed, needs: &Needs, node: &Node) -> Result<Vec<Step>
         return Err(Objection {
             reasons: vec![reason],
             preemption: NOT_HELPFUL,
+        });
+    }
+    if ports::are_taken(observed.pod, &node.name_any(), observed.others) {
+        return Err(Objection {
+            reasons: vec!["node(s) didn't have free ports for the requested pod ports"],
+            preemption: NO_VICTIMS,
         });
     }
     if !observed.in_use.is_empty() {
@@ -192,6 +200,21 @@ mod tests {
         world.claims.clear();
         let missing = message("persistentvolumeclaim \"c\" not found");
         assert_eq!(world.verdict(), missing);
+    }
+
+    #[test]
+    fn a_port_of_the_node_that_another_pod_has_keeps_a_pod_pending() {
+        let ports = json!([{"name": "c", "ports": [{"containerPort": 80, "hostPort": 8080}]}]);
+        let mut world = World::new(pod(json!({ "containers": ports })));
+        let mut other = pod(json!({"containers": ports, "nodeName": "n"}));
+        other.metadata.uid = Some("other".into());
+        world.others.push(other);
+        let text = "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports. no new \
+                    claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for \
+                    incoming pod.";
+        assert_eq!(world.verdict(), Verdict::Unschedulable(text.into()));
+        world.nodes.push(node("m", json!({}), "True"));
+        assert_eq!(world.verdict(), Verdict::Bind("m".into()));
     }
 
     #[test]

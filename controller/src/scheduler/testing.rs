@@ -41,6 +41,7 @@ pub struct World {
     pub classes: BTreeMap<String, StorageClass>,
     pub volumes: Vec<Arc<PersistentVolume>>,
     pub in_use: BTreeSet<String>,
+    pub others: Vec<Pod>,
 }
 
 impl World {
@@ -53,6 +54,7 @@ impl World {
             classes: BTreeMap::new(),
             volumes: Vec::new(),
             in_use: BTreeSet::new(),
+            others: Vec::new(),
         }
     }
 
@@ -96,6 +98,7 @@ impl World {
             classes: &self.classes,
             volumes: &self.volumes,
             in_use: &self.in_use,
+            others: &self.others,
         })
     }
 }
