@@ -8,6 +8,7 @@
 //!
 //! One thread, no runtime: a process that makes a user namespace must have one thread only.
 
+pub mod network;
 pub mod protocol;
 mod spawn;
 mod tree;
