@@ -13,9 +13,12 @@ use apiserver::auth::token::Tokens;
 use apiserver::authorization::Mode;
 use apiserver::bootstrap::kubernetes_service;
 use apiserver::serve::{Tls, serve_http, serve_tls, serve_unix};
+use axum::extract::Request;
 use axum::{Extension, Router};
 use dns::upstream::Servers;
 use events::Clock;
+use http::HeaderValue;
+use http::header::USER_AGENT;
 use jiff::Timestamp;
 use kubelet::Kubelet;
 use kubelet::address::Range;
@@ -28,6 +31,7 @@ use store::{Options as StoreOptions, SledStore};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tower::util::MapRequestLayer;
 
 /// What a cluster is started with.
 #[derive(Clone, Debug)]
@@ -230,7 +234,11 @@ impl Cluster {
         clock: &Clock,
         nodes: &InProcess,
     ) -> std::io::Result<()> {
-        let client = self.client_of("system:kube-controller-manager", &["system:masters"]);
+        let client = self.client_of(
+            "system:kube-controller-manager",
+            &["system:masters"],
+            "kube-controller-manager",
+        );
         let controllers = controller::Options {
             volumes_dir: data.volumes(),
             root_ca: Some(pki.authority.clone()),
@@ -242,6 +250,7 @@ impl Cluster {
         let client = self.client_of(
             &format!("system:node:{}", components.node_name),
             &["system:nodes", "system:masters"],
+            "kubelet",
         );
         let api = self
             .running
@@ -259,7 +268,7 @@ impl Cluster {
         let running = kubelet.run(self.stops.kubelet.clone());
         spawn(&mut self.kubelet, async { Ok(running.await?) });
 
-        let client = self.client_of("system:kube-dns", &["system:masters"]);
+        let client = self.client_of("system:kube-dns", &["system:masters"], "petset-dns");
         // The pods' range and upstream's default one of Services.
         let ranges = vec![components.pod_range.to_string(), "10.96.0.0/12".into()];
         let address = sockets.host.address()?;
@@ -302,14 +311,18 @@ impl Cluster {
 
     /// A client with the administrator's rights.
     pub fn client(&self) -> kube::Client {
-        self.client_of("system:admin", &["system:masters"])
+        self.client_of("system:admin", &["system:masters"], "petset")
     }
 
-    fn client_of(&self, name: &str, groups: &[&str]) -> kube::Client {
-        kube::Client::new(
-            self.router.clone().layer(Extension(User::new(name, groups))),
-            "default",
-        )
+    /// A client in the process: who it is, and the program whose writes these are in managedFields.
+    fn client_of(&self, name: &str, groups: &[&str], program: &'static str) -> kube::Client {
+        let agent = MapRequestLayer::new(move |mut request: Request| {
+            let headers = request.headers_mut();
+            headers.insert(USER_AGENT, HeaderValue::from_static(program));
+            request
+        });
+        let user = Extension(User::new(name, groups));
+        kube::Client::new(self.router.clone().layer(user).layer(agent), "default")
     }
 
     /// Wait until some part ends that should not; why.

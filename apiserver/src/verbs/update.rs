@@ -143,12 +143,15 @@ impl Write<'_> {
     /// last finalizer is deleted instead.
     pub async fn commit(&self, call: &Call, mut new: Value) -> Result<Outcome, Error> {
         self.restore(call, &mut new);
-        managed_fields::update(
-            call.kind.names().schema,
-            Some(self.old),
-            &mut new,
-            self.writer(&call.manager(self.options), call),
-        );
+        // Upstream's binding goes past what notes managers.
+        if !matches!(self.part, Part::Binding) {
+            managed_fields::update(
+                call.kind.names().schema,
+                Some(self.old),
+                &mut new,
+                self.writer(&call.manager(self.options), call),
+            );
+        }
         self.finish(call, new).await
     }
 
