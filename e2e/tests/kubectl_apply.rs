@@ -1,5 +1,5 @@
 //! `kubectl apply` in its two forms, `diff`, `patch`, `replace`, `edit`, `set`, `label` and `annotate`, on an API with nobody
-//! behind it, so that nothing else writes: what they say, what comes out, and who owns it then.
+//! behind it, so that nothing else writes: what they say, what comes out, and who owns it then. One test has a whole cluster, for what that owns.
 
 use e2e::binary::{Cluster, run};
 use serde_json::{Value, json};
@@ -496,4 +496,18 @@ fn set_label_annotate_edit_and_replace_change_what_they_say() {
     let said = cluster.kubectl(&format!("replace --force --grace-period=0 -f {file}"));
     assert!(said.ends_with("statefulset.apps/web replaced\n"), "{said}");
     assert_ne!(cluster.get("sts web")["metadata"]["uid"], before);
+}
+
+#[test]
+fn what_petset_itself_writes_is_owned_by_the_parts_of_kubernetes() {
+    let cluster = Cluster::with_two_shells();
+    let pod = managed(&cluster, "pod db-0");
+    let owners = owners(&pod);
+    let of = |subresource: &str| -> Vec<&str> {
+        let matching = owners.iter().filter(|(_, _, of, _)| of == subresource);
+        matching.map(|(manager, _, _, _)| manager.as_str()).collect()
+    };
+    assert_eq!(of(""), ["kube-controller-manager"], "{owners:?}");
+    assert!(of("status").contains(&"kubelet"), "{owners:?}");
+    assert!(of("binding").is_empty(), "{owners:?}");
 }
