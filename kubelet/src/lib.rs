@@ -11,6 +11,7 @@ mod ephemeral;
 mod event;
 pub mod exec;
 pub mod handler;
+pub mod holder;
 pub mod hosts;
 pub mod image;
 pub mod leftover;
@@ -127,6 +128,7 @@ pub struct Kubelet {
 pub fn internal_command(arguments: &[OsString]) -> Option<ExitCode> {
     let (command, rest) = arguments.split_first()?;
     match command.to_str()? {
+        "holder" => Some(holder::main(rest)),
         "shim" => Some(shim::main(rest)),
         "web" => Some(web::main(rest)),
         _ => None,

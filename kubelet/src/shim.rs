@@ -8,13 +8,23 @@
 //!
 //! One thread, no runtime: a process that makes a user namespace must have one thread only.
 
+mod cgroup;
+mod confine;
+mod container;
+mod launch;
+pub(crate) mod log;
 pub mod network;
+mod output;
+mod pod;
 pub mod protocol;
 mod spawn;
 mod tree;
 mod view;
+pub(crate) mod wire;
 
+pub(crate) use pod::serve;
 pub use tree::descendants;
+pub(crate) use tree::kill_descendants;
 
 use nix::cmsg_space;
 use nix::errno::Errno;
@@ -27,11 +37,12 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, getgid, getuid};
 use protocol::{Exit, MainStdio, Report, Request, Spec};
 use spawn::Stdio;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{self, IoSliceMut, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// What `petset shim [--probe]` does. Without argument: read a [`Spec`] from the socket that is standard input and
@@ -174,7 +185,9 @@ impl Shim {
                     let _ = kill(main, signal);
                 }
             }
-            Request::Kill => tree::kill_descendants(),
+            Request::Kill => {
+                kill_descendants(&BTreeSet::new());
+            }
             Request::Exec { id, argv, tty } => {
                 let report = match self.kubelet.take_stdio(tty) {
                     None => Err("the descriptors for standard input, output and error are missing".into()),
@@ -226,7 +239,7 @@ impl Shim {
                 ),
                 Ok(WaitStatus::StillAlive) => {
                     if self.main.is_none() {
-                        tree::kill_descendants();
+                        kill_descendants(&BTreeSet::new());
                     }
                     return false;
                 }
@@ -245,7 +258,7 @@ impl Shim {
     /// The kubelet is gone: leave nothing behind.
     fn abandon(&mut self) -> ExitCode {
         loop {
-            tree::kill_descendants();
+            kill_descendants(&BTreeSet::new());
             match waitpid(None, None) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(_) => return ExitCode::FAILURE,
@@ -263,7 +276,8 @@ fn isolate(spec: &Spec) -> Result<(), String> {
     }
     unshare(flags).map_err(|e| format!("cannot make namespaces: {e}"))?;
     if !uid.is_root() {
-        map_ids(uid, gid).map_err(|e| format!("cannot map user {uid} into a user namespace: {e}"))?;
+        map_ids(uid, uid, gid, gid)
+            .map_err(|e| format!("cannot map user {uid} into a user namespace: {e}"))?;
     }
     if let Some(hostname) = &spec.hostname {
         nix::unistd::sethostname(hostname)
@@ -272,11 +286,25 @@ fn isolate(spec: &Spec) -> Result<(), String> {
     view::build(&spec.mounts, &spec.scratch).map_err(|e| e.to_string())
 }
 
-/// The user stays who they are; only so are their files theirs inside, too.
-fn map_ids(uid: Uid, gid: Gid) -> io::Result<()> {
+/// In a new user namespace: the user is `uid` inside who is `outer_uid` outside, and likewise the group.
+pub(crate) fn map_ids(uid: Uid, outer_uid: Uid, gid: Gid, outer_gid: Gid) -> io::Result<()> {
     fs::write("/proc/self/setgroups", "deny")?;
-    fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
-    fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
+    fs::write("/proc/self/uid_map", format!("{uid} {outer_uid} 1"))?;
+    fs::write("/proc/self/gid_map", format!("{gid} {outer_gid} 1"))
+}
+
+/// Nothing to read, nothing to write but complaints, which go to this file.
+pub(crate) fn detach_standard_streams(log: &Path) -> io::Result<()> {
+    let log = OpenOptions::new().create(true).append(true).open(log)?;
+    spawn::null_to(&[0, 1])?;
+    spawn::replace(log.as_raw_fd(), 2)?;
+    Ok(())
+}
+
+/// What there is no kubelet to tell.
+pub(crate) fn complain(message: &str) {
+    let (now, pid) = (jiff::Timestamp::now(), std::process::id());
+    let _ = writeln!(io::stderr(), "{now} {pid} {message}");
 }
 
 /// The socket to the kubelet: lines, and descriptors that came along with them.

@@ -21,6 +21,27 @@ pub struct TerminalSize {
     pub height: u16,
 }
 
+/// The two ends of a new one: the master, which does not block, and the slave.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    // Neither end may get into a process that another thread starts meanwhile: its output would not end.
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let master = open("/dev/ptmx", flags, Mode::empty())?;
+    let unlock: libc::c_int = 0;
+    // SAFETY: `master` is open, and the call reads one int.
+    if unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `master` is open, and the call takes numbers only.
+    let slave = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags.bits()) };
+    if slave < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us, nobody else owns it.
+    let slave = unsafe { OwnedFd::from_raw_fd(slave) };
+    fcntl(&master, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
+    Ok((master, slave))
+}
+
 /// The master of a pseudoterminal. One task reads, one writes.
 #[derive(Clone, Debug)]
 pub struct Terminal(Arc<AsyncFd<OwnedFd>>);
@@ -28,22 +49,7 @@ pub struct Terminal(Arc<AsyncFd<OwnedFd>>);
 impl Terminal {
     /// A new one, and its slave.
     pub fn open() -> io::Result<(Self, OwnedFd)> {
-        // Neither end may get into a process that another thread starts meanwhile: its output would not end.
-        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-        let master = open("/dev/ptmx", flags, Mode::empty())?;
-        let unlock: libc::c_int = 0;
-        // SAFETY: `master` is open, and the call reads one int.
-        if unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: `master` is open, and the call takes numbers only.
-        let slave = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags.bits()) };
-        if slave < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the kernel has just made this descriptor for us, nobody else owns it.
-        let slave = unsafe { OwnedFd::from_raw_fd(slave) };
-        fcntl(&master, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
+        let (master, slave) = pair()?;
         // SAFETY: an `OwnedFd` is open and stays the same for as long as it lives.
         let master = unsafe { AsyncFd::register(master) }.map_err(|error| error.into_parts().1)?;
         Ok((Self(Arc::new(master)), slave))

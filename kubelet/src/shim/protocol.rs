@@ -1,6 +1,9 @@
 //! What the kubelet and a container's shim say to each other: one JSON object a line, over the socket that is
 //! the shim's standard input. A line may carry file descriptors.
 
+pub mod holder;
+pub mod pod;
+
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -35,6 +38,19 @@ pub struct Spec {
     pub security: Security,
     /// How much they may use.
     pub limits: Limits,
+    /// Where what the main process says is written.
+    pub log: Option<Log>,
+}
+
+/// A log file of one instance of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Log {
+    /// Its directory exists.
+    pub path: PathBuf,
+    /// It is rotated when it has grown to so many bytes.
+    pub max_size: u64,
+    /// So many files are kept, the current one included.
+    pub max_files: usize,
 }
 
 /// How far a pod is kept apart from the host and from other pods.
@@ -59,6 +75,8 @@ pub struct Sandbox {
     pub directory: PathBuf,
     /// Which namespaces there are.
     pub isolation: Isolation,
+    /// The pod's address, for the kubelet that finds the sandbox.
+    pub address: Option<std::net::IpAddr>,
     /// Host name in the pod's own UTS namespace.
     pub hostname: Option<String>,
     /// `None`: the network of the holder (`hostNetwork`, or an isolation without networks).

@@ -71,16 +71,7 @@ fn prepare(spec: &Spec, stdio: &Stdio) -> Result<(), String> {
         Stdio::Terminal(terminal) => control(spec, terminal).map_err(failed("terminal"))?,
         _ => setpgid(Pid::from_raw(0), Pid::from_raw(0)).map_err(failed("setpgid"))?,
     }
-    let standard = match stdio {
-        Stdio::Own(stdin) => [stdin.as_ref(), None, None],
-        Stdio::Given([stdin, stdout, stderr]) => [Some(stdin), Some(stdout), Some(stderr)],
-        Stdio::Terminal(terminal) => [Some(terminal); 3],
-    };
-    for (number, descriptor) in standard.into_iter().enumerate() {
-        if let Some(descriptor) = descriptor {
-            replace(descriptor.as_raw_fd(), number as RawFd).map_err(failed("standard streams"))?;
-        }
-    }
+    standard_streams(stdio).map_err(failed("standard streams"))?;
     SigSet::all().thread_unblock().map_err(failed("sigprocmask"))?;
     let directory = spec.working_dir.as_deref().unwrap_or(Path::new("/"));
     std::env::set_current_dir(directory)
@@ -88,8 +79,23 @@ fn prepare(spec: &Spec, stdio: &Stdio) -> Result<(), String> {
     become_user(spec)
 }
 
+/// In the child: make these its own.
+pub fn standard_streams(stdio: &Stdio) -> nix::Result<()> {
+    let standard = match stdio {
+        Stdio::Own(stdin) => [stdin.as_ref(), None, None],
+        Stdio::Given([stdin, stdout, stderr]) => [Some(stdin), Some(stdout), Some(stderr)],
+        Stdio::Terminal(terminal) => [Some(terminal); 3],
+    };
+    for (number, descriptor) in standard.into_iter().enumerate() {
+        if let Some(descriptor) = descriptor {
+            replace(descriptor.as_raw_fd(), number as RawFd)?;
+        }
+    }
+    Ok(())
+}
+
 /// Make `terminal` the controlling one of a session of the program's own, and its user's.
-fn control(spec: &Spec, terminal: &OwnedFd) -> nix::Result<()> {
+pub(super) fn control(spec: &Spec, terminal: &OwnedFd) -> nix::Result<()> {
     setsid()?;
     // SAFETY: the descriptor is open, and the call takes numbers only.
     Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) })?;
@@ -99,7 +105,7 @@ fn control(spec: &Spec, terminal: &OwnedFd) -> nix::Result<()> {
     }
 }
 
-fn become_user(spec: &Spec) -> Result<(), String> {
+pub(super) fn become_user(spec: &Spec) -> Result<(), String> {
     let failed = |what: String| move |errno: Errno| format!("{what}: {}", errno.desc());
     if !Uid::effective().is_root() {
         return Ok(());
@@ -127,7 +133,7 @@ fn give_up_quota_exemption() {
 }
 
 /// Where the program is: as `execvp` would look for it in the container's own `PATH`; refused in runc's words.
-fn find(program: &str, spec: &Spec) -> Result<String, String> {
+pub(super) fn find(program: &str, spec: &Spec) -> Result<String, String> {
     let base = spec.working_dir.as_deref().unwrap_or(Path::new("/"));
     if program.contains('/') {
         let path = base.join(program).to_string_lossy().into_owned();
@@ -169,7 +175,7 @@ pub fn null_to(numbers: &[RawFd]) -> io::Result<()> {
     Ok(())
 }
 
-fn replace(from: RawFd, number: RawFd) -> nix::Result<()> {
+pub(super) fn replace(from: RawFd, number: RawFd) -> nix::Result<()> {
     // SAFETY: `number` is one of 0, 1, 2, which belong to the process as a whole and to no Rust value that
     // would close them.
     let standard = unsafe { dup2_raw(BorrowedFd::borrow_raw(from), number) }?;
@@ -177,7 +183,7 @@ fn replace(from: RawFd, number: RawFd) -> nix::Result<()> {
     Ok(())
 }
 
-fn c_string(text: &str) -> Result<CString, String> {
+pub(super) fn c_string(text: &str) -> Result<CString, String> {
     CString::new(text).map_err(|_| format!("{text:?} contains a NUL byte"))
 }
 

@@ -3,27 +3,49 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
-/// SIGKILL to every process below this one. One that forks faster than this walks is met again when its parent's
-/// death is reaped: the caller repeats until no child is left.
-pub fn kill_descendants() {
-    for pid in descendants(std::process::id() as i32) {
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+/// SIGKILL to every process below this one, but for the children in `spared` and what is below those; true: there were
+/// some. One that forks faster than this walks is met again when its parent's death is reaped: the caller repeats until
+/// no child is left.
+pub fn kill_descendants(spared: &BTreeSet<Pid>) -> bool {
+    let found = descendants_but(std::process::id() as i32, spared);
+    for pid in &found {
+        let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
     }
+    !found.is_empty()
+}
+
+/// SIGKILL to every process in the mount namespace of this number; true: there were some.
+pub fn kill_in_mount_namespace(number: u64) -> bool {
+    let mut found = false;
+    for pid in processes() {
+        // Of a process that has ended and waits for its parent, nobody can tell.
+        if fs::metadata(format!("/proc/{pid}/ns/mnt")).is_ok_and(|m| m.ino() == number) {
+            found = true;
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+    found
+}
+
+fn processes() -> Vec<i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|e| e.file_name().to_str()?.parse().ok())
+        .collect()
 }
 
 /// Every process below `root`, as `/proc` shows them now.
 pub fn descendants(root: i32) -> Vec<i32> {
+    descendants_but(root, &BTreeSet::new())
+}
+
+fn descendants_but(root: i32, spared: &BTreeSet<Pid>) -> Vec<i32> {
     let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    for pid in entries
-        .flatten()
-        .filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok())
-    {
+    for pid in processes() {
         if let Some(parent) = fs::read_to_string(format!("/proc/{pid}/stat"))
             .ok()
             .and_then(|s| parent_of(&s))
@@ -35,6 +57,9 @@ pub fn descendants(root: i32) -> Vec<i32> {
     let mut next = vec![root];
     while let Some(pid) = next.pop() {
         for child in children.remove(&pid).unwrap_or_default() {
+            if pid == root && spared.contains(&Pid::from_raw(child)) {
+                continue;
+            }
             found.push(child);
             next.push(child);
         }

@@ -1,0 +1,239 @@
+//! One container as its shim has it: the main process, what it reads and says, and everything that comes from it.
+
+use super::cgroup::{self, Cgroup};
+use super::launch::{self, Place};
+use super::output::Outputs;
+use super::protocol::pod::{self, Ending};
+use super::protocol::{Exit, Isolation, MainStdio, Sandbox, Spec};
+use super::spawn::Stdio;
+use super::tree;
+use crate::terminal;
+use jiff::Timestamp;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::poll::PollFd;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, pipe2};
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+
+/// How all processes of a container are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// They are in a PID namespace of their own: with its first process the kernel ends them all.
+    Namespace,
+    /// They are in a mount namespace of their own.
+    Mounts,
+    /// They are all there is below this shim.
+    Tree,
+}
+
+/// A container.
+pub struct Container {
+    /// What can be told of it.
+    pub known: pod::Container,
+    spec: Spec,
+    reach: Reach,
+    /// The number of its mount namespace.
+    mounts: Option<u64>,
+    cgroup: Option<Cgroup>,
+    /// The writing end of its standard input, so that it does not end while nobody is attached.
+    input: Option<OwnedFd>,
+    terminal: Option<OwnedFd>,
+    outputs: Outputs,
+}
+
+/// What a main process's standard streams are made of.
+struct Standard {
+    stdio: Stdio,
+    input: Option<OwnedFd>,
+    terminal: Option<OwnedFd>,
+    stdout: OwnedFd,
+    stderr: Option<OwnedFd>,
+}
+
+impl Standard {
+    fn of(kind: MainStdio) -> io::Result<Self> {
+        if kind == MainStdio::Terminal {
+            let (master, slave) = terminal::pair()?;
+            return Ok(Self {
+                stdio: Stdio::Terminal(slave),
+                input: None,
+                stdout: master.try_clone()?,
+                stderr: None,
+                terminal: Some(master),
+            });
+        }
+        let (stdin, input) = match kind {
+            MainStdio::Input => {
+                let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+                (read, Some(write))
+            }
+            _ => {
+                let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+                (open("/dev/null", flags, Mode::empty())?, None)
+            }
+        };
+        let (stdout, to_stdout) = pipe2(OFlag::O_CLOEXEC)?;
+        let (stderr, to_stderr) = pipe2(OFlag::O_CLOEXEC)?;
+        for output in [&stdout, &stderr] {
+            fcntl(output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        }
+        Ok(Self {
+            stdio: Stdio::Given([stdin, to_stdout, to_stderr]),
+            input,
+            terminal: None,
+            stdout,
+            stderr: Some(stderr),
+        })
+    }
+}
+
+impl Container {
+    /// Start its main process.
+    pub fn start(
+        name: &str,
+        instance: i32,
+        spec: Spec,
+        sandbox: &Sandbox,
+        place: Place,
+        reach: Reach,
+    ) -> Result<Self, String> {
+        let standard = Standard::of(spec.stdio).map_err(|e| format!("standard streams: {e}"))?;
+        let outputs = Outputs::new(standard.stdout, standard.stderr, spec.log.as_ref())
+            .map_err(|e| format!("cannot write the log: {e}"))?;
+        let (cgroup, mut warnings) = cgroup::create(sandbox, name, &spec.limits);
+        let started = Timestamp::now();
+        let has_view = sandbox.isolation > Isolation::None;
+        let launched = launch::start(&spec, &standard.stdio, place, has_view, cgroup.as_ref());
+        let (pid, more) = match launched {
+            Ok(launched) => launched,
+            Err(message) => {
+                cgroup.into_iter().for_each(cgroup::remove);
+                return Err(message);
+            }
+        };
+        warnings.extend(more);
+        let mounts = std::fs::metadata(format!("/proc/{pid}/ns/mnt")).ok();
+        Ok(Self {
+            known: pod::Container {
+                name: name.to_owned(),
+                instance,
+                pid: pid.as_raw(),
+                started,
+                ending: None,
+                gone: false,
+                tty: standard.terminal.is_some(),
+                warnings,
+            },
+            spec,
+            reach,
+            mounts: mounts.map(|m| m.ino()),
+            cgroup,
+            input: standard.input,
+            terminal: standard.terminal,
+            outputs,
+        })
+    }
+
+    /// A signal to the main process.
+    pub fn signal(&self, signal: Signal) {
+        if self.known.ending.is_none() {
+            let _ = kill(Pid::from_raw(self.known.pid), signal);
+        }
+    }
+
+    /// SIGKILL to all its processes.
+    pub fn kill(&self) {
+        self.signal(Signal::SIGKILL);
+        self.kill_rest();
+    }
+
+    /// True: there were some.
+    fn kill_rest(&self) -> bool {
+        match (self.reach, self.mounts) {
+            (Reach::Mounts, Some(mounts)) => tree::kill_in_mount_namespace(mounts),
+            (Reach::Tree, _) => tree::kill_descendants(&BTreeSet::new()),
+            _ => false,
+        }
+    }
+
+    /// Run another program in it.
+    pub fn exec(&self, argv: &[String], stdio: &Stdio, sandbox: &Sandbox) -> Result<Pid, String> {
+        if self.known.ending.is_some() {
+            return Err("the container has ended".into());
+        }
+        let mut spec = self.spec.clone();
+        spec.argv = argv.to_vec();
+        if matches!(stdio, Stdio::Terminal(_)) {
+            // As container runtimes do, whatever the container's own is.
+            spec.env.retain(|(name, _)| name != "TERM");
+            spec.env.push(("TERM".into(), "xterm".into()));
+        }
+        let place = Place::Inside {
+            main: Pid::from_raw(self.known.pid),
+            mounts: sandbox.isolation > Isolation::None,
+            processes: sandbox.isolation == Isolation::Namespaces && !sandbox.host_pid,
+        };
+        launch::start(&spec, stdio, place, false, self.cgroup.as_ref()).map(|(pid, _)| pid)
+    }
+
+    /// Copy what is said to a client from now on; what it can type into.
+    pub fn attach(&mut self, socket: OwnedFd) -> Result<Option<OwnedFd>, String> {
+        if self.known.gone {
+            return Err("the container has ended".into());
+        }
+        let input = self.terminal.as_ref().or(self.input.as_ref());
+        let input = input
+            .map(OwnedFd::try_clone)
+            .transpose()
+            .map_err(|e| e.to_string())?;
+        self.outputs.attach(socket).map_err(|e| e.to_string())?;
+        Ok(input)
+    }
+
+    /// The end of its standard input, once nobody who is attached has it any more.
+    pub fn close_input(&mut self) {
+        self.input = None;
+    }
+
+    /// What to wait for.
+    pub fn poll<'a>(&'a self, ready: &mut Vec<PollFd<'a>>) {
+        self.outputs.poll(ready);
+    }
+
+    /// `ready`: what has come of that, in the same order.
+    pub fn serve(&mut self, ready: &mut impl Iterator<Item = bool>) {
+        self.outputs.serve(ready);
+    }
+
+    /// The main process has ended.
+    pub fn ended(&mut self, exit: Exit, at: Timestamp) -> Ending {
+        let oom_killed = self.cgroup.as_ref().is_some_and(cgroup::was_oom_killed);
+        let ending = Ending { exit, at, oom_killed };
+        self.known.ending = Some(ending);
+        self.input = None;
+        ending
+    }
+
+    /// After the end of the main process: whether no other is left; those that are, are killed. `last`: the shim has no
+    /// children any more.
+    pub fn is_gone(&self, last: bool) -> bool {
+        match self.reach {
+            Reach::Namespace => true,
+            // One that forked while we looked may have been missed.
+            Reach::Mounts => !self.kill_rest() && !self.kill_rest(),
+            Reach::Tree => last || !self.kill_rest(),
+        }
+    }
+
+    /// Nothing of it is left: neither may anything be of what was made for it.
+    pub fn finish(&mut self) {
+        self.outputs.finish();
+        self.terminal = None;
+        self.cgroup.take().into_iter().for_each(cgroup::remove);
+        self.known.gone = true;
+    }
+}

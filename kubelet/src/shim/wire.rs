@@ -1,0 +1,147 @@
+//! One end of a socket that carries a JSON object a line, and descriptors along with lines; without a runtime.
+
+use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// The most that a buffer keeps when it is empty.
+const KEPT: usize = 64 << 10;
+
+/// A connection to a kubelet.
+pub struct Connection {
+    socket: OwnedFd,
+    buffer: Vec<u8>,
+    descriptors: VecDeque<OwnedFd>,
+    lost: bool,
+}
+
+impl Connection {
+    /// Over a connected stream socket.
+    pub fn new(socket: OwnedFd) -> Self {
+        Self {
+            socket,
+            buffer: Vec::new(),
+            descriptors: VecDeque::new(),
+            lost: false,
+        }
+    }
+
+    /// Take in what has arrived, or wait for something; false: the other side is gone.
+    pub fn receive(&mut self) -> bool {
+        self.try_receive().unwrap_or(false) && !self.lost
+    }
+
+    fn try_receive(&mut self) -> io::Result<bool> {
+        let mut chunk = [0u8; 16 << 10];
+        let mut space = cmsg_space!([RawFd; 12]);
+        let mut slices = [IoSliceMut::new(&mut chunk)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let message = match recvmsg::<()>(self.socket.as_raw_fd(), &mut slices, Some(&mut space), flags) {
+            Ok(message) => message,
+            Err(Errno::EINTR) => return Ok(true),
+            Err(errno) => return Err(errno.into()),
+        };
+        let received = message.bytes;
+        for control in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(descriptors) = control {
+                for raw in descriptors {
+                    // SAFETY: the kernel has just made this descriptor for us, nobody else owns it.
+                    self.descriptors.push_back(unsafe { OwnedFd::from_raw_fd(raw) });
+                }
+            }
+        }
+        self.buffer.extend_from_slice(&chunk[..received]);
+        Ok(received > 0)
+    }
+
+    /// The next whole line.
+    pub fn next_line(&mut self) -> Option<Vec<u8>> {
+        let end = self.buffer.iter().position(|b| *b == b'\n')?;
+        let rest = self.buffer.split_off(end + 1);
+        let mut line = std::mem::replace(&mut self.buffer, rest);
+        line.pop();
+        if self.buffer.is_empty() {
+            self.buffer.shrink_to(KEPT);
+        }
+        Some(line)
+    }
+
+    /// The first of the descriptors that have come along and were not taken yet.
+    pub fn take(&mut self) -> Option<OwnedFd> {
+        self.descriptors.pop_front()
+    }
+
+    /// Say something. Who does not listen is not waited for: the connection counts as lost, and who comes back is told all
+    /// there is to know.
+    pub fn send(&mut self, message: &impl serde::Serialize, descriptors: &[BorrowedFd<'_>]) {
+        let mut line = serde_json::to_vec(message).expect("a report is plain data");
+        line.push(b'\n');
+        let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+        let mut control = vec![ControlMessage::ScmRights(&raw)];
+        if raw.is_empty() {
+            control.clear();
+        }
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        let mut sent = 0;
+        while sent < line.len() && !self.lost {
+            let slices = [IoSlice::new(&line[sent..])];
+            match sendmsg::<()>(self.socket.as_raw_fd(), &slices, &control, flags, None) {
+                Ok(length) => {
+                    sent += length;
+                    control.clear();
+                }
+                Err(Errno::EINTR) => {}
+                Err(_) => self.lost = true,
+            }
+        }
+        if self.lost {
+            // Whoever polls it sees its end.
+            let _ = nix::sys::socket::shutdown(self.socket.as_raw_fd(), nix::sys::socket::Shutdown::Both);
+        }
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn lines_arrive_whole_and_descriptors_with_them() {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let (mut ours, mut theirs) = (Connection::new(ours.into()), Connection::new(theirs.into()));
+        let null = std::fs::File::open("/dev/null").expect("/dev/null");
+        let long = "x".repeat(40_000);
+        ours.send(&"one", &[]);
+        ours.send(&long, &[null.as_fd()]);
+        let mut lines = Vec::new();
+        while lines.len() < 2 {
+            assert!(theirs.receive());
+            lines.extend(std::iter::from_fn(|| theirs.next_line()));
+        }
+        assert_eq!(lines[0], b"\"one\"");
+        assert_eq!(lines[1].len(), long.len() + 2);
+        assert!(theirs.take().is_some());
+        assert!(theirs.take().is_none());
+    }
+
+    #[test]
+    fn who_does_not_listen_is_given_up() {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let mut ours = Connection::new(ours.into());
+        let chunk = "x".repeat(1 << 20);
+        ours.send(&chunk, &[]);
+        ours.send(&chunk, &[]);
+        assert!(!ours.receive());
+        drop(theirs);
+    }
+}
