@@ -14,6 +14,7 @@ install cc gcc
 install curl curl
 install dig bind9-dnsutils
 install dnsperf dnsperf
+install ip iproute2
 install kdig knot-dnsutils
 install nslookup bind9-dnsutils
 install kubectl kubernetes-client
@@ -21,10 +22,11 @@ install named-checkzone bind9-utils
 install node nodejs
 install npm npm
 install python3 python3
+install nft nftables
 install script bsdutils
 # Debian keeps what makes virtual environments apart.
 python3 -c 'import ensurepip' 2>/dev/null || install virtual-environments python3-venv
-for tool in cargo cc curl dig dnsperf kdig kubectl named-checkzone node npm nslookup python3 script; do
+for tool in cargo cc curl dig dnsperf ip kdig kubectl named-checkzone nft node npm nslookup python3 script; do
   command -v "$tool" >/dev/null || { echo "test.sh: $tool is missing and could not be installed" >&2; exit 1; }
 done
 

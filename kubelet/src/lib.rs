@@ -25,6 +25,7 @@ pub mod probe;
 pub mod process;
 pub mod record;
 pub mod server;
+pub mod service;
 pub mod shim;
 mod start;
 pub mod status;
