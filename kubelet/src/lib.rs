@@ -24,6 +24,7 @@ pub mod privilege;
 pub mod probe;
 pub mod process;
 pub mod record;
+pub mod security;
 pub mod server;
 pub mod service;
 pub mod shim;
@@ -298,7 +299,7 @@ impl Kubelet {
             let name = entry.file_name().to_string_lossy().into_owned();
             let uid = name.rsplit('_').next().unwrap_or_default();
             if !listed.contains(uid)
-                && let Err(error) = std::fs::remove_dir_all(entry.path())
+                && let Err(error) = volume::remove::tree(&entry.path())
             {
                 tracing::warn!(directory = %entry.path().display(), %error, "cannot remove a pod's directory");
             }

@@ -46,6 +46,7 @@ pub fn prepare(
         let source = directory.join(target.trim_start_matches('/'));
         write(&source, &text).map_err(|e| format!("cannot write {}: {e}", source.display()))?;
         mounts.push(Mount {
+            sub_path: None,
             source,
             target: target.into(),
             read_only: false,

@@ -8,8 +8,8 @@
 //!
 //! One thread, no runtime: a process that makes a user namespace must have one thread only.
 
-mod cgroup;
-mod confine;
+pub mod cgroup;
+pub mod confine;
 mod container;
 mod launch;
 pub(crate) mod log;
@@ -19,7 +19,8 @@ mod pod;
 pub mod protocol;
 mod spawn;
 mod tree;
-mod view;
+pub mod user;
+pub mod view;
 pub(crate) mod wire;
 
 pub(crate) use pod::serve;
@@ -283,7 +284,7 @@ fn isolate(spec: &Spec) -> Result<(), String> {
         nix::unistd::sethostname(hostname)
             .map_err(|e| format!("cannot set the host name {hostname:?}: {e}"))?;
     }
-    view::build(&spec.mounts, &spec.scratch).map_err(|e| e.to_string())
+    view::mirror::build(&spec.mounts, &spec.scratch).map_err(|e| e.to_string())
 }
 
 /// In a new user namespace: the user is `uid` inside who is `outer_uid` outside, and likewise the group.

@@ -6,7 +6,8 @@ use crate::environment::{self, Environment, Sources};
 use crate::handler::{Handler, Target};
 use crate::image::Resolved;
 use crate::process::{Container as Process, Started};
-use crate::shim::protocol::{MainStdio, Mount, Spec};
+use crate::security::{self, Confinement, Facts};
+use crate::shim::protocol::{Isolation, MainStdio, Mount, Spec};
 use crate::volume::{self, Ready};
 use crate::{leftover, names, privilege};
 use events::EventType;
@@ -192,14 +193,7 @@ impl Start {
         if stdio == MainStdio::Terminal && !has_term {
             environment.set("TERM", "xterm");
         }
-        let pod_context = self.pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
-        let context = self.container.security_context.as_ref();
-        let id = |own: Option<i64>, pod: Option<i64>| own.or(pod).and_then(|id| u32::try_from(id).ok());
-        let groups = pod_context
-            .and_then(|c| c.supplemental_groups.clone())
-            .unwrap_or_default();
-        let fs_group = pod_context.and_then(|c| c.fs_group);
-        Ok(Spec {
+        let mut spec = Spec {
             argv,
             env: environment.variables,
             working_dir: self
@@ -212,22 +206,35 @@ impl Start {
             mounts,
             scratch,
             namespaces,
-            user: id(
-                context.and_then(|c| c.run_as_user),
-                pod_context.and_then(|c| c.run_as_user),
-            ),
-            group: id(
-                context.and_then(|c| c.run_as_group),
-                pod_context.and_then(|c| c.run_as_group),
-            ),
-            groups: groups
-                .into_iter()
-                .chain(fs_group)
-                .filter_map(|g| u32::try_from(g).ok())
-                .collect(),
+            hidden: vec![self.kubelet.options.data_dir.clone()],
             stdio,
             ..Spec::default()
-        })
+        };
+        let isolation = if namespaces {
+            Isolation::Mounts
+        } else {
+            Isolation::None
+        };
+        let said = self.confinement(isolation)?.fill(&mut spec);
+        self.tell_unenforced(&said);
+        Ok(spec)
+    }
+
+    /// What the pod's security contexts and resources ask for here.
+    fn confinement(&self, isolation: Isolation) -> Result<Confinement, String> {
+        let facts = Facts {
+            isolation,
+            is_root: nix::unistd::Uid::effective().is_root(),
+            ..Facts::default()
+        };
+        security::confinement(&self.pod, &self.container, &facts)
+    }
+
+    /// Said once, not at each restart.
+    fn tell_unenforced(&self, sentences: &[String]) {
+        if self.instance == 0 && !sentences.is_empty() {
+            self.tell(EventType::Warning, "NotEnforced", sentences.join(". "));
+        }
     }
 
     /// The pod's own resolv.conf and its like.
@@ -254,6 +261,7 @@ impl Start {
             .unwrap_or("/dev/termination-log");
         Ok(Mount {
             source,
+            sub_path: None,
             target: target.into(),
             read_only: false,
         })
@@ -267,7 +275,9 @@ impl Start {
             let parent = link.parent().unwrap_or(&root);
             fs::create_dir_all(parent).map_err(|e| format!("cannot create {}: {e}", parent.display()))?;
             let _ = fs::remove_file(&link);
-            std::os::unix::fs::symlink(&mount.source, &link)
+            let source =
+                volume::source(mount).map_err(|e| format!("cannot use {}: {e}", mount.source.display()))?;
+            std::os::unix::fs::symlink(&source, &link)
                 .map_err(|e| format!("cannot create {}: {e}", link.display()))?;
         }
         environment.set("PETSET_ROOT", root.display().to_string());

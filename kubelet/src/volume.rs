@@ -1,19 +1,23 @@
 //! A pod's volumes as directories of this machine, and where they appear in its containers (reference, 3.10).
 
 pub mod payload;
+pub mod remove;
 pub mod token;
 mod write;
 
 use crate::environment::{Environment, Sources};
 use crate::shim::protocol::Mount;
+use crate::shim::view::walk::{self, Above, Make};
 use k8s_openapi::api::core::v1::{
     ConfigMap, Container, HostPathVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod,
     ProjectedVolumeSource, Secret, Volume,
 };
 use kube::api::Api;
 use payload::{File, Payload};
+use rustix::fs::Mode;
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -24,6 +28,8 @@ pub struct Ready {
     pub path: PathBuf,
     /// Whether the source itself forbids writing.
     pub read_only: bool,
+    /// Whether it is in memory, and so to be seen by the pod's processes only.
+    pub in_memory: bool,
 }
 
 /// Why a volume is not there (yet): the text of the `FailedMount` event.
@@ -86,6 +92,7 @@ impl Volumes<'_> {
         let writable = |path: PathBuf| Ready {
             path,
             read_only: false,
+            in_memory: false,
         };
         if volume.empty_dir.is_some() {
             make_directory(&own)?;
@@ -100,6 +107,7 @@ impl Volumes<'_> {
             return Ok(Ready {
                 path,
                 read_only: claim.read_only == Some(true),
+                in_memory: false,
             });
         }
         let payload = match self.payload(volume).await? {
@@ -326,28 +334,64 @@ pub fn mounts(
         let sub_path = expression
             .or_else(|| each.sub_path.clone())
             .filter(|p| !p.is_empty());
-        let mut source = volume.path.clone();
-        if let Some(sub_path) = sub_path {
-            let inside = Path::new(&sub_path)
-                .components()
-                .all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
-            if !inside {
-                return Err(format!(
-                    "subPath {sub_path:?} of volume {:?} leads out of it",
-                    each.name
-                ));
-            }
-            source.push(&sub_path);
-            if !source.exists() {
-                fs::create_dir_all(&source)
-                    .map_err(|e| format!("failed to create subPath directory {}: {e}", source.display()))?;
-            }
+        if let Some(sub_path) = &sub_path {
+            check_sub_path(volume, Path::new(sub_path)).map_err(|why| {
+                format!(
+                    "failed to prepare subPath for volumeMount {:?} of container {:?}: {why}",
+                    each.name, container.name
+                )
+            })?;
         }
         mounts.push(Mount {
-            source,
+            source: volume.path.clone(),
+            sub_path: sub_path.map(PathBuf::from),
             target: each.mount_path.clone().into(),
             read_only: volume.read_only || each.read_only == Some(true),
         });
     }
     Ok(mounts)
+}
+
+/// Whether a `subPath` stays in its volume as that is now. Whoever uses it walks there once more, step by step, because
+/// a container may change links meanwhile.
+fn check_sub_path(volume: &Ready, sub_path: &Path) -> Result<(), String> {
+    let is_inside = |c: Component| matches!(c, Component::Normal(_) | Component::CurDir);
+    if !sub_path.components().all(is_inside) {
+        return Err(format!(
+            "{} must be a relative path without '..'",
+            sub_path.display()
+        ));
+    }
+    if volume.in_memory {
+        return Ok(());
+    }
+    let place =
+        walk::place(&volume.path).map_err(|e| format!("cannot open {}: {e}", volume.path.display()))?;
+    match walk::walk(
+        place.as_fd(),
+        sub_path,
+        Make::Nothing,
+        Mode::empty(),
+        Above::Refused,
+    ) {
+        Err(error) if error.raw_os_error() == Some(libc::EXDEV) => {
+            Err(format!("{} leads out of the volume", sub_path.display()))
+        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("cannot enter {}: {error}", sub_path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a mount shows, as a path of the host: for containers without a view of their own, whose volumes are links. Missing
+/// directories of a `subPath` are made.
+pub fn source(mount: &Mount) -> std::io::Result<PathBuf> {
+    let Some(sub_path) = &mount.sub_path else {
+        return Ok(mount.source.clone());
+    };
+    let volume = walk::place(&mount.source)?;
+    let mode = Mode::from_raw_mode(0o755);
+    let found = walk::walk(volume.as_fd(), sub_path, Make::Directory, mode, Above::Refused)?;
+    fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd()))
 }

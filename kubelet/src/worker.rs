@@ -465,10 +465,9 @@ impl Worker {
 
     async fn remove_directory(&self, pod: &Pod) {
         let directory = self.kubelet.pod_directory(pod);
-        let removed = tokio::fs::remove_dir_all(&directory).await;
-        if let Err(error) = removed
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
+        let doomed = directory.clone();
+        let removed = tokio::task::spawn_blocking(move || crate::volume::remove::tree(&doomed)).await;
+        if let Ok(Err(error)) = removed {
             tracing::warn!(directory = %directory.display(), %error, "cannot remove a pod's directory");
         }
     }

@@ -162,6 +162,7 @@ async fn volume_at_new_path() {
                 let source = volume.join(format!("v{n}"));
                 std::fs::create_dir(&source).expect("source");
                 Mount {
+                    sub_path: None,
                     source,
                     target: target.into(),
                     read_only: false,
@@ -208,6 +209,7 @@ async fn read_only() {
     std::fs::create_dir(&scratch).expect("scratch");
     let spec = Spec {
         mounts: vec![Mount {
+            sub_path: None,
             source,
             target: "/petset-read-only".into(),
             read_only: true,

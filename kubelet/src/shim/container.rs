@@ -106,8 +106,8 @@ impl Container {
             .map_err(|e| format!("cannot write the log: {e}"))?;
         let (cgroup, mut warnings) = cgroup::create(sandbox, name, &spec.limits);
         let started = Timestamp::now();
-        let has_view = sandbox.isolation > Isolation::None;
-        let launched = launch::start(&spec, &standard.stdio, place, has_view, cgroup.as_ref());
+        let view = sandbox.isolation;
+        let launched = launch::start(&spec, &standard.stdio, place, view, cgroup.as_ref());
         let (pid, more) = match launched {
             Ok(launched) => launched,
             Err(message) => {
@@ -177,7 +177,7 @@ impl Container {
             mounts: sandbox.isolation > Isolation::None,
             processes: sandbox.isolation == Isolation::Namespaces && !sandbox.host_pid,
         };
-        launch::start(&spec, stdio, place, false, self.cgroup.as_ref()).map(|(pid, _)| pid)
+        launch::start(&spec, stdio, place, Isolation::None, self.cgroup.as_ref()).map(|(pid, _)| pid)
     }
 
     /// Copy what is said to a client from now on; what it can type into.

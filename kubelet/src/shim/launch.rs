@@ -1,9 +1,9 @@
 //! Starting one program in its container's namespaces: fork, the last preparations, exec.
 
 use super::cgroup::{self, Cgroup};
-use super::protocol::Spec;
+use super::protocol::{Isolation, Spec};
 use super::spawn::{self, Stdio, c_string};
-use super::{confine, view};
+use super::{confine, user, view};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns};
@@ -34,22 +34,22 @@ pub enum Place {
 }
 
 /// Run `argv` of `spec`. Success means that the exec has succeeded; the sentences say what this machine cannot enforce.
-/// `has_view`: with a view of the file system that is to be made for it.
+/// `view`: of which isolation the view of the file system is that is to be made for it.
 pub fn start(
     spec: &Spec,
     stdio: &Stdio,
     place: Place,
-    has_view: bool,
+    view: Isolation,
     cgroup: Option<&Cgroup>,
 ) -> Result<(Pid, Vec<String>), String> {
     if spec.argv.is_empty() {
         return Err("the command is empty".into());
     }
     let (told, tell) = pipe2(OFlag::O_CLOEXEC).map_err(|e| format!("pipe: {e}"))?;
-    match fork_into(place, has_view)? {
+    match fork_into(place, view)? {
         ForkResult::Child => {
             drop(told);
-            let Err(message) = run(spec, stdio, place, has_view, cgroup, &tell);
+            let Err(message) = run(spec, stdio, place, view, cgroup, &tell);
             say(&tell, 'E', &message);
             // SAFETY: ends the child at once, without the shim's exit handlers.
             unsafe { libc::_exit(127) }
@@ -110,10 +110,10 @@ fn clone(flags: CloneFlags) -> nix::Result<ForkResult> {
     })
 }
 
-fn fork_into(place: Place, has_view: bool) -> Result<ForkResult, String> {
+fn fork_into(place: Place, view: Isolation) -> Result<ForkResult, String> {
     let failed = |e: Errno| format!("fork: {}", e.desc());
     let mut flags = CloneFlags::empty();
-    flags.set(CloneFlags::CLONE_NEWNS, has_view);
+    flags.set(CloneFlags::CLONE_NEWNS, view > Isolation::None);
     match place {
         Place::Own => clone(flags | CloneFlags::CLONE_NEWPID).map_err(failed),
         Place::Shared(None) => clone(flags).map_err(failed),
@@ -125,7 +125,9 @@ fn fork_into(place: Place, has_view: bool) -> Result<ForkResult, String> {
         } => {
             let processes = processes.then_some((main, "pid", CloneFlags::CLONE_NEWPID));
             let mounts = mounts.then_some((main, "mnt", CloneFlags::CLONE_NEWNS));
-            let entered: Vec<_> = processes.into_iter().chain(mounts).collect();
+            // With the user namespace goes the right to enter the others.
+            let user = user::is_anothers(main).then_some((main, "user", CloneFlags::CLONE_NEWUSER));
+            let entered: Vec<_> = processes.into_iter().chain(mounts).chain(user).collect();
             if entered.is_empty() {
                 return clone(flags).map_err(failed);
             }
@@ -196,7 +198,7 @@ fn run(
     spec: &Spec,
     stdio: &Stdio,
     place: Place,
-    has_view: bool,
+    view: Isolation,
     cgroup: Option<&Cgroup>,
     tell: &OwnedFd,
 ) -> Result<std::convert::Infallible, String> {
@@ -210,9 +212,13 @@ fn run(
     if let Some(cgroup) = cgroup {
         cgroup::enter(cgroup)?;
     }
-    if has_view {
-        view::build(&spec.mounts, &spec.scratch).map_err(|e| e.to_string())?;
-    }
+    let said = match view {
+        Isolation::None => Vec::new(),
+        Isolation::Mounts => view::mirror::build(&spec.mounts, &spec.scratch)
+            .map(|()| Vec::new())
+            .map_err(|e| e.to_string())?,
+        Isolation::Namespaces => view::build(spec).map_err(|e| e.to_string())?,
+    };
     SigSet::all().thread_unblock().map_err(failed("sigprocmask"))?;
     // SAFETY: sets a default, no handler. Rust programs ignore this signal, and what is ignored stays so over an exec.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.map_err(failed("SIGPIPE"))?;
@@ -220,10 +226,12 @@ fn run(
     std::env::set_current_dir(directory)
         .map_err(|e| format!("cannot enter the working directory {}: {e}", directory.display()))?;
     let path = spawn::find(&spec.argv[0], spec)?;
-    for warning in confine::apply(spec)? {
+    let left = cgroup.map_or(&spec.limits, Cgroup::left);
+    let is_inside = matches!(place, Place::Inside { .. });
+    for warning in said.into_iter().chain(confine::apply(spec, left, is_inside)?) {
         say(tell, 'W', &warning);
     }
-    if !matches!(place, Place::Inside { .. }) {
+    if !is_inside {
         // What nobody minds any more must not go on. A change of user would have taken this back.
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(failed("PDEATHSIG"))?;
     }

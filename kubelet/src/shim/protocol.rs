@@ -34,6 +34,8 @@ pub struct Spec {
     pub stdio: MainStdio,
     /// What the container's root directory is made of.
     pub root: Root,
+    /// Directories of the host that are empty in a view of it: petset's own.
+    pub hidden: Vec<PathBuf>,
     /// What the container's processes may do.
     pub security: Security,
     /// How much they may use.
@@ -125,6 +127,8 @@ pub struct Security {
     pub privileged: bool,
     /// `allowPrivilegeEscalation: false`.
     pub no_new_privileges: bool,
+    /// Whether capabilities begin with a container runtime's default set instead of with what petset has.
+    pub container_capabilities: bool,
     /// `capabilities.add`, without `CAP_`; `ALL` is all.
     pub add_capabilities: Vec<String>,
     /// `capabilities.drop`, without `CAP_`; `ALL` is all.
@@ -163,6 +167,8 @@ pub enum MainStdio {
 pub struct Mount {
     /// On the host.
     pub source: PathBuf,
+    /// What of it: a path that must not lead out of it, whatever links there are. Missing directories are made.
+    pub sub_path: Option<PathBuf>,
     /// In the pod; absolute.
     pub target: PathBuf,
     /// Whether writes fail.

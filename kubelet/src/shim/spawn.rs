@@ -100,7 +100,10 @@ pub(super) fn control(spec: &Spec, terminal: &OwnedFd) -> nix::Result<()> {
     // SAFETY: the descriptor is open, and the call takes numbers only.
     Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) })?;
     match spec.user {
-        Some(user) if Uid::effective().is_root() => fchown(terminal, Some(Uid::from_raw(user)), None),
+        // Where there is only one user it is theirs already.
+        Some(user) if Uid::effective().is_root() && !super::user::is_single() => {
+            fchown(terminal, Some(Uid::from_raw(user)), None)
+        }
         _ => Ok(()),
     }
 }

@@ -1,19 +1,29 @@
-//! A pod's own view of the file system: volumes at their real mount paths, nothing created on the host.
+//! A container's own view of the file system, made in its (fresh) mount and PID namespaces: a root directory that it
+//! may write to without the host or anybody else seeing it, the system's directories, and volumes at their mount paths.
 //!
-//! In a private mount namespace a source is bound over its target. A target that the host does not have needs a
-//! directory to stand in: its nearest existing ancestor is *mirrored* into a tmpfs (every entry bound to the real
-//! one), the missing directories are made there, and the mirror is mounted over the ancestor. For the root
-//! directory the mirror becomes the new root by `pivot_root`.
+//! Everything is put together below `spec.scratch` and becomes the root by `pivot_root`; the mounts go with the last
+//! process of the namespace. What volumes are made of is opened before, and their places are looked for step by
+//! step, so that no link inside a volume or an image leads anywhere else ([`walk`]).
 
-use super::protocol::Mount;
+pub mod mirror;
+mod overlay;
+mod system;
+pub mod tree;
+pub mod walk;
+
+use super::protocol::{Mount, Root, Spec};
+use crate::shim::user;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::sys::stat::{Mode as Umask, umask};
 use nix::unistd::pivot_root;
+use overlay::{Kind, Overlays, Wanted};
+use rustix::fs::{FileType, Mode};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use walk::{Above, Make};
 
 /// What went wrong, with the path it went wrong at.
 #[derive(Debug, thiserror::Error)]
@@ -33,43 +43,189 @@ fn at<E: Into<io::Error>>(doing: &'static str, path: &Path) -> impl FnOnce(E) ->
     }
 }
 
-/// Make the calling process's (fresh) mount namespace show `mounts`. `scratch` is an empty directory.
-pub fn build(mounts: &[Mount], scratch: &Path) -> Result<(), Error> {
-    let none: Option<&str> = None;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
-        .map_err(at("cannot make mounts private below", Path::new("/")))?;
-    let mut mounts = mounts.to_vec();
-    // An outer target first, or it would hide the inner one.
-    mounts.sort_by_key(|m| m.target.components().count());
-    if mounts
-        .iter()
-        .any(|m| nearest_existing(&clean(&m.target)) == Path::new("/"))
-    {
-        renew_root(scratch)?;
-    }
-    // Where directories may be made without touching the host.
-    let mut ours = BTreeSet::from([PathBuf::from("/")]);
-    // Those among them that show the host's own entries.
-    let mut mirrors = BTreeSet::new();
-    for each in &mounts {
-        let target = clean(&each.target);
-        prepare(&target, each.source.is_dir(), scratch, &mut ours, &mut mirrors)?;
-        match bind(&each.source, &target) {
-            // A root that is a mirror itself cannot be bound, so it is mirrored once more (`hostPath` with `/`).
-            Err(_) if each.source == Path::new("/") => mirror(Path::new("/"), &target)?,
-            bound => bound?,
+/// Make the calling process's mount namespace show what `spec` says. What could not be had as a container runtime would
+/// have it is said in sentences.
+pub fn build(spec: &Spec) -> Result<Vec<String>, Error> {
+    // What is made for the container is exactly as permitted as is said here.
+    let former = umask(Umask::empty());
+    let built = Building::start(spec).and_then(|building| building.finish(spec));
+    umask(former);
+    built
+}
+
+/// Whether this machine lets the calling process, in a mount namespace of its own, build views below `scratch`.
+pub fn probe(scratch: &Path) -> Result<(), String> {
+    let spec = Spec {
+        scratch: scratch.to_path_buf(),
+        ..Spec::default()
+    };
+    build(&spec).map(drop).map_err(|error| error.to_string())
+}
+
+/// A root directory that is being put together.
+struct Building {
+    root: OwnedFd,
+    /// What is mounted in it later: opened now, so that it is what it is outside.
+    volumes: Vec<(OwnedFd, Mount, bool)>,
+    said: Vec<String>,
+}
+
+impl Building {
+    fn start(spec: &Spec) -> Result<Self, Error> {
+        let none: Option<&str> = None;
+        let root = Path::new("/");
+        mount(none, root, none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+            .map_err(at("cannot make mounts private below", root))?;
+        let mut mounts = spec.mounts.clone();
+        // An outer target first, or it would hide the inner one.
+        mounts.sort_by_key(|m| m.target.components().count());
+        let open = |mount: Mount| {
+            let (source, is_directory) = open_source(&mount)?;
+            Ok((source, mount, is_directory))
+        };
+        let volumes = mounts.into_iter().map(open).collect::<Result<Vec<_>, Error>>()?;
+        let mut said = Vec::new();
+        if let Err(error) = Self::lay(spec, &volumes) {
+            // A file system that cannot hold an upper layer, as an overlay cannot: then memory does.
+            let scratch = &spec.scratch;
+            let memory = tree::fresh(
+                "tmpfs",
+                &[("mode", "0700")],
+                rustix::mount::MountAttrFlags::empty(),
+            );
+            let put = |memory: OwnedFd| tree::put(memory.as_fd(), walk::place(scratch)?.as_fd());
+            memory
+                .and_then(put)
+                .map_err(at("cannot mount a tmpfs at", scratch))?;
+            Self::lay(spec, &volumes)?;
+            said.push(format!(
+                "What is written outside of volumes stays in memory ({error})"
+            ));
         }
-        if each.read_only {
-            make_read_only(&target)?;
-        }
-        // A mount point inside a volume is made in that volume, as container runtimes do.
-        ours.insert(target);
+        Ok(Self {
+            root: walk::place(Path::new("root")).map_err(at("cannot open", &spec.scratch))?,
+            volumes,
+            said,
+        })
     }
-    Ok(())
+
+    /// Put the root directory together in `root` below the scratch directory, which becomes the current one.
+    fn lay(spec: &Spec, volumes: &[(OwnedFd, Mount, bool)]) -> Result<(), Error> {
+        let scratch = &spec.scratch;
+        clear(scratch).map_err(at("cannot empty", scratch))?;
+        std::env::set_current_dir(scratch).map_err(at("cannot enter", scratch))?;
+        let root = Path::new("root");
+        fs::create_dir(root).map_err(at("cannot create", root))?;
+        match &spec.root {
+            Root::Layers(layers) => Overlays::new(user::is_single(), BTreeSet::new()).layers(layers, root),
+            Root::Host => {
+                let places = volumes.iter().map(|(_, mount, is_directory)| Wanted {
+                    path: on_the_host(&mount.target),
+                    kind: if *is_directory {
+                        Kind::Directory
+                    } else {
+                        Kind::File
+                    },
+                });
+                let working = spec.working_dir.iter().map(|directory| Wanted {
+                    path: on_the_host(directory),
+                    kind: Kind::Directory,
+                });
+                let hidden = spec.hidden.iter().map(|directory| Wanted {
+                    path: on_the_host(directory),
+                    kind: Kind::Hidden,
+                });
+                Overlays::new(user::is_single(), places.chain(working).chain(hidden).collect()).host(root)
+            }
+        }
+    }
+
+    fn finish(mut self, spec: &Spec) -> Result<Vec<String>, Error> {
+        for (_, mount, is_directory) in &self.volumes {
+            self.place(&mount.target, *is_directory)?;
+        }
+        if let Some(directory) = &spec.working_dir {
+            self.place(directory, true)?;
+        }
+        let shown = system::places(self.root.as_fd())?;
+        if spec.security.read_only_root {
+            // The whole of it: nothing but its own directories is mounted yet.
+            let root = walk::place(Path::new("root")).map_err(at("cannot open", &spec.scratch))?;
+            tree::make_read_only(root.as_fd()).map_err(at("cannot make read-only", Path::new("/")))?;
+        }
+        shown.fill(self.root.as_fd(), spec, &mut self.said)?;
+        for (source, mount, is_directory) in &self.volumes {
+            let put = || {
+                if mount.read_only {
+                    tree::make_read_only(source.as_fd())?;
+                }
+                tree::put(
+                    source.as_fd(),
+                    walk_to(self.root.as_fd(), &mount.target, *is_directory)?.as_fd(),
+                )
+            };
+            put().map_err(|source| Error {
+                doing: "cannot mount",
+                path: format!("{} at {}", mount.source.display(), mount.target.display()),
+                source,
+            })?;
+        }
+        enter_root(&spec.scratch)?;
+        Ok(self.said)
+    }
+
+    fn place(&self, target: &Path, is_directory: bool) -> Result<OwnedFd, Error> {
+        walk_to(self.root.as_fd(), target, is_directory).map_err(at("cannot make the mount point", target))
+    }
+}
+
+fn walk_to(root: BorrowedFd, target: &Path, is_directory: bool) -> io::Result<OwnedFd> {
+    let make = if is_directory { Make::Directory } else { Make::File };
+    walk::walk(
+        root,
+        &clean(target),
+        make,
+        Mode::from_raw_mode(0o755),
+        Above::Stays,
+    )
+}
+
+/// Take up what a mount shows; and whether it is a directory.
+fn open_source(mount: &Mount) -> Result<(OwnedFd, bool), Error> {
+    let place = open_place(mount)?;
+    let take = || {
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode);
+        let tree = tree::take(place.as_fd())?;
+        tree::make_private(tree.as_fd())?;
+        Ok::<_, io::Error>((tree, kind == FileType::Directory))
+    };
+    take().map_err(at("cannot open", &mount.source))
+}
+
+/// Open what a mount shows, made if it is a missing `subPath`; never through a link that leads out of the volume.
+fn open_place(mount: &Mount) -> Result<OwnedFd, Error> {
+    let open = || {
+        let volume = walk::place(&mount.source)?;
+        let Some(sub_path) = &mount.sub_path else {
+            return Ok(volume);
+        };
+        let mode = Mode::from_raw_mode(rustix::fs::fstat(&volume)?.st_mode & 0o777);
+        walk::walk(volume.as_fd(), sub_path, Make::Directory, mode, Above::Refused)
+    };
+    open().map_err(
+        |source: io::Error| match (&mount.sub_path, source.raw_os_error()) {
+            (Some(sub_path), Some(libc::EXDEV)) => Error {
+                doing: "cannot use the subPath",
+                path: sub_path.display().to_string(),
+                source: io::Error::other("it leads out of the volume"),
+            },
+            _ => at("cannot open", &mount.source)(source),
+        },
+    )
 }
 
 /// The path without `.` and `..`, which a mount path may not climb with.
-fn clean(path: &Path) -> PathBuf {
+pub(super) fn clean(path: &Path) -> PathBuf {
     let mut cleaned = PathBuf::from("/");
     for component in path.components() {
         match component {
@@ -83,168 +239,38 @@ fn clean(path: &Path) -> PathBuf {
     cleaned
 }
 
-fn nearest_existing(path: &Path) -> &Path {
-    path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"))
-}
-
-/// Make `target` exist as a mount point of the right type.
-fn prepare(
-    target: &Path,
-    directory: bool,
-    scratch: &Path,
-    ours: &mut BTreeSet<PathBuf>,
-    mirrors: &mut BTreeSet<PathBuf>,
-) -> Result<(), Error> {
-    if target.exists() && target.is_dir() == directory {
-        return Ok(());
-    }
-    let parent = target.parent().unwrap_or(Path::new("/"));
-    let standing = nearest_existing(parent).to_path_buf();
-    if !ours.iter().any(|m| *m == standing) {
-        let place = scratch.join(format!("mirror-{}", ours.len()));
-        fs::create_dir_all(&place).map_err(at("cannot create", &place))?;
-        mirror(&standing, &place)?;
-        mount(
-            Some(&place),
-            &standing,
-            None::<&str>,
-            MsFlags::MS_MOVE,
-            None::<&str>,
-        )
-        .map_err(at("cannot mount the mirror of", &standing))?;
-        mirrors.insert(standing.clone());
-        ours.insert(standing);
-    }
-    // A link that leads nowhere: to write through it would make a file on the host.
-    if mirrors.contains(parent) && target.is_symlink() {
-        fs::remove_file(target).map_err(at("cannot remove the link", target))?;
-    }
-    // What is made from here on lies in our own tmpfs, so nothing needs mirroring there.
-    let mut made = parent.to_path_buf();
-    fs::create_dir_all(parent).map_err(at("cannot create", parent))?;
-    while ours.insert(made.clone()) && made.pop() {}
-    if directory {
-        fs::create_dir_all(target).map_err(at("cannot create", target))
-    } else {
-        fs::write(target, "").map_err(at("cannot create", target))
-    }
-}
-
-/// Fill a tmpfs at `place` with everything that stands in `original`.
-fn mirror(original: &Path, place: &Path) -> Result<(), Error> {
-    mount(
-        Some("petset"),
-        place,
-        Some("tmpfs"),
-        MsFlags::empty(),
-        Some("mode=0755"),
-    )
-    .map_err(at("cannot mount a tmpfs at", place))?;
-    // The scratch directory lies somewhere below what is bound now: the mirror must not contain itself.
-    mount(
-        None::<&str>,
-        place,
-        None::<&str>,
-        MsFlags::MS_UNBINDABLE,
-        None::<&str>,
-    )
-    .map_err(at("cannot make unbindable", place))?;
-    if let Ok(metadata) = fs::metadata(original) {
-        let mode = fs::Permissions::from_mode(metadata.permissions().mode() & 0o7777);
-        fs::set_permissions(place, mode).map_err(at("cannot set the mode of", place))?;
-    }
-    for entry in fs::read_dir(original).map_err(at("cannot read", original))? {
-        let entry = entry.map_err(at("cannot read", original))?;
-        let (from, to) = (entry.path(), place.join(entry.file_name()));
-        // The mirror is no part of what it shows.
-        if is_virtual_console(&from) || from == place {
-            continue;
+/// Where a path of a container leads on the host: links followed as far as it exists.
+fn on_the_host(path: &Path) -> PathBuf {
+    let path = clean(path);
+    for standing in path.ancestors() {
+        if let Ok(real) = standing.canonicalize() {
+            return real.join(path.strip_prefix(standing).unwrap_or(Path::new("")));
         }
-        let kind = entry.file_type().map_err(at("cannot look at", &from))?;
-        if kind.is_symlink() {
-            let link = fs::read_link(&from).map_err(at("cannot read the link", &from))?;
-            symlink(link, &to).map_err(at("cannot create the link", &to))?;
-        } else if kind.is_dir() {
-            fs::create_dir(&to).map_err(at("cannot create", &to))?;
-            bind(&from, &to)?;
-        } else if !kind.is_fifo() {
-            fs::write(&to, "").map_err(at("cannot create", &to))?;
-            bind(&from, &to)?;
+    }
+    path
+}
+
+/// Remove what an earlier instance left in its scratch directory.
+fn clear(scratch: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(scratch)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            crate::volume::remove::tree(&entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
         }
     }
     Ok(())
 }
 
-/// Whether this is one of the machine's text consoles (`/dev/tty1`, `/dev/vcs1` …). No container has them, there are
-/// dozens, and each would cost a mount whenever something is put into `/dev`.
-fn is_virtual_console(path: &Path) -> bool {
-    let name = path.strip_prefix("/dev").ok().and_then(Path::to_str);
-    name.is_some_and(|name| {
-        let is_number = |rest: &str| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit());
-        name.starts_with("vcs") || name.strip_prefix("tty").is_some_and(is_number)
-    })
-}
-
-/// Put a mirror of the root directory in its place.
-fn renew_root(scratch: &Path) -> Result<(), Error> {
-    let root = scratch.join("root");
-    fs::create_dir_all(&root).map_err(at("cannot create", &root))?;
-    mirror(Path::new("/"), &root)?;
-    let old = root.join(".petset-old-root");
-    fs::create_dir(&old).map_err(at("cannot create", &old))?;
-    pivot_root(&root, &old).map_err(at("cannot change the root to", &root))?;
-    std::env::set_current_dir("/").map_err(at("cannot enter", Path::new("/")))?;
-    let old = Path::new("/.petset-old-root");
-    umount2(old, MntFlags::MNT_DETACH).map_err(at("cannot let go of", old))?;
-    fs::remove_dir(old).map_err(at("cannot remove", old))
-}
-
-fn bind(source: &Path, target: &Path) -> Result<(), Error> {
-    let none: Option<&str> = None;
-    mount(
-        Some(source),
-        target,
-        none,
-        MsFlags::MS_BIND | MsFlags::MS_REC,
-        none,
-    )
-    .map_err(|errno| Error {
-        doing: "cannot mount",
-        path: format!("{} at {}", source.display(), target.display()),
-        source: errno.into(),
-    })
-}
-
-/// A remount must repeat the flags that a user namespace may not drop.
-fn make_read_only(target: &Path) -> Result<(), Error> {
-    let held = statvfs(target).map_err(at("cannot look at", target))?.flags();
-    let kept = [
-        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
-        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
-        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
-        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
-        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
-        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
-    ];
-    let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-    for (_, flag) in kept.iter().filter(|(fs_flag, _)| held.contains(*fs_flag)) {
-        flags |= *flag;
-    }
-    let none: Option<&str> = None;
-    mount(none, target, none, flags, none).map_err(at("cannot make read-only", target))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_machines_text_consoles_are_no_part_of_a_pods_dev_and_terminals_and_devices_are() {
-        for console in ["/dev/tty1", "/dev/tty63", "/dev/vcs", "/dev/vcsa1"] {
-            assert!(is_virtual_console(Path::new(console)), "{console}");
-        }
-        for other in ["/dev/tty", "/dev/ttyS0", "/dev/ttyUSB0", "/dev/null", "/srv/tty1"] {
-            assert!(!is_virtual_console(Path::new(other)), "{other}");
-        }
-    }
+/// Make the directory `root` the root directory, and let go of the host's.
+fn enter_root(scratch: &Path) -> Result<(), Error> {
+    let change = || -> io::Result<()> {
+        std::env::set_current_dir("root")?;
+        // The old one comes to lie over the new one and is taken away from there: no directory for it is needed.
+        pivot_root(".", ".")?;
+        umount2(".", MntFlags::MNT_DETACH)?;
+        std::env::set_current_dir("/")
+    };
+    change().map_err(at("cannot change the root to", &scratch.join("root")))
 }
