@@ -95,6 +95,10 @@ impl Node {
                 initial: SignedDuration::from_millis(200),
                 max: SignedDuration::from_millis(400),
             },
+            isolation: None,
+            keep_pods: false,
+            log_max_size: 10 << 20,
+            log_max_files: 5,
             version: "0".into(),
             dns_server: None,
         };

@@ -3,7 +3,7 @@
 
 use crate::Kubelet;
 use crate::console::{Console, Said, Stream};
-use crate::process::Container as Process;
+use crate::process::{Container as Process, Root};
 pub use crate::shim::protocol::Exit;
 use crate::terminal::Terminal;
 pub use crate::terminal::TerminalSize;
@@ -20,9 +20,9 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 /// What a client has connected. `None`: not asked for.
 #[derive(Default)]
@@ -64,8 +64,8 @@ pub(crate) struct Listed {
     pub pod: String,
     pub uid: String,
     pub container: String,
-    /// The process that the container's processes are below.
-    pub shim: i32,
+    /// Where its processes are found.
+    pub root: Root,
     pub started: Timestamp,
 }
 
@@ -105,7 +105,7 @@ impl Containers {
                 pod: pod.name.clone(),
                 uid: uid.clone(),
                 container: name.clone(),
-                shim: running.process.shim,
+                root: running.process.root,
                 started: *started,
             });
             listed.collect::<Vec<_>>()
@@ -193,7 +193,7 @@ impl Running {
         };
         result.map_err(|why| {
             let state = self.process.state();
-            if state.exit.is_some() || state.gone {
+            if state.ending.is_some() || state.gone {
                 return "failed to exec in container: container is in CONTAINER_EXITED state".into();
             }
             let runc = "OCI runtime exec failed: exec failed: unable to start container process";
@@ -236,29 +236,28 @@ impl Running {
     /// client's input is the process's with `stdinOnce` and no terminal; otherwise it is the end of the connection, as
     /// with container runtimes. (Upstream tells clients of `attach` Success, however the process ended.)
     pub async fn attach(&self, streams: Streams) -> Result<Exit, String> {
-        let console = &self.console;
         // Listening begins before anything is typed: the answer may come at once.
-        let said = hear(console.listen(), streams.stdout, streams.stderr);
+        let Ok(connected) = self.console.connect().await else {
+            // There is nothing more to hear.
+            return Ok(self.process.exited().await);
+        };
+        let said = hear(connected.said, streams.stdout, streams.stderr);
         let typed = async {
-            match streams.stdin {
-                Some(from) if console.has_stdin() => {
-                    let closing = console.closes_stdin().then(|| CloseOnDrop(console.clone()));
-                    console.feed(from).await;
-                    match closing {
-                        Some(closing) => drop(closing),
-                        None => return,
-                    }
+            if let (Some(from), Some(input)) = (streams.stdin, connected.input) {
+                let closing = self
+                    .console
+                    .closes_stdin()
+                    .then(|| CloseOnDrop(self.console.clone()));
+                feed(Some(from), Some(input)).await;
+                match closing {
+                    Some(closing) => drop(closing),
+                    None => return,
                 }
-                _ => {}
             }
             std::future::pending().await
         };
         let resized = async {
-            if let Some(mut resize) = streams.resize {
-                while let Some(size) = resize.recv().await {
-                    console.resize(size);
-                }
-            }
+            size_of(streams.resize, connected.terminal).await;
             std::future::pending().await
         };
         tokio::select! {
@@ -289,23 +288,9 @@ impl Drop for CloseOnDrop {
 type Ear = Option<Box<dyn AsyncWrite + Send + Unpin>>;
 
 /// What a main process says, until it says no more.
-async fn hear(
-    said: Option<broadcast::Receiver<Said>>,
-    mut stdout: Ear,
-    mut stderr: Ear,
-) -> Result<(), String> {
-    let Some(mut said) = said else {
-        return Ok(());
-    };
-    loop {
-        let (stream, bytes) = match said.recv().await {
-            Ok(said) => said,
-            Err(RecvError::Closed) => return Ok(()),
-            Err(RecvError::Lagged(_)) => {
-                let message = "the client reads more slowly than the container writes, and has lost output";
-                return Err(message.into());
-            }
-        };
+async fn hear(mut said: Said<UnixStream>, mut stdout: Ear, mut stderr: Ear) -> Result<(), String> {
+    let slow = |_| "the client reads more slowly than the container writes, and has lost output".to_owned();
+    while let Some((stream, bytes)) = said.next().await.map_err(slow)? {
         let to = match stream {
             Stream::Stdout => &mut stdout,
             Stream::Stderr => &mut stderr,
@@ -316,6 +301,7 @@ async fn hear(
             to.flush().await.map_err(gone)?;
         }
     }
+    Ok(())
 }
 
 /// The program's exit, once it has ended and nothing more is `said`; `beside` goes on for as long.

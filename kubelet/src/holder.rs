@@ -10,6 +10,8 @@
 //!
 //! One thread, no runtime: a process that makes a user namespace must have one thread only.
 
+pub mod client;
+
 use crate::shim;
 use crate::shim::network::cluster::{self, ClusterNetwork};
 use crate::shim::protocol::holder::{Report, Request, SOCKET};
@@ -37,9 +39,12 @@ use std::process::ExitCode;
 /// How often it is looked again whether processes without a shim have gone.
 const AGAIN: u16 = 10;
 
-/// What `petset holder DATA_DIR ISOLATION` does: says `ready` on standard output once it listens, and serves then until
-/// it is told to leave.
+/// What `petset holder DATA_DIR ISOLATION` does: it says `ready` on standard output once it listens, and serves then until
+/// it is told to leave. With `--probe`: it finds out whether this process may make mount and UTS namespaces.
 pub fn main(arguments: &[OsString]) -> ExitCode {
+    if arguments.iter().any(|a| a == "--probe") {
+        return probe();
+    }
     let started = match arguments {
         [data_dir, isolation] => Holder::start(Path::new(data_dir), &isolation.to_string_lossy()),
         _ => Err("expected a data directory and an isolation".to_owned()),
@@ -48,6 +53,18 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
         Ok(mut holder) => holder.serve(),
         Err(message) => {
             let _ = writeln!(io::stderr(), "{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn probe() -> ExitCode {
+    let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS;
+    flags.set(CloneFlags::CLONE_NEWUSER, !getuid().is_root());
+    match unshare(flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(errno) => {
+            let _ = writeln!(io::stderr(), "cannot make namespaces: {}", errno.desc());
             ExitCode::FAILURE
         }
     }
@@ -83,7 +100,7 @@ impl Holder {
         let _ = nix::sys::prctl::set_name(c"petset-holder");
         let watch = || {
             let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-            inotify.add_watch(data_dir, AddWatchFlags::IN_DELETE_SELF)?;
+            inotify.add_watch(data_dir, AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM)?;
             Ok(inotify)
         };
         let data_dir_watch =
@@ -134,8 +151,8 @@ impl Holder {
             }
             let ready: Vec<bool> = ready.iter().map(|fd| fd.any().unwrap_or(true)).collect();
             while let Ok(Some(_)) = self.children.read_signal() {}
-            if ready[2] {
-                // Nobody will ask for them any more.
+            if ready[2] && self.is_deserted() {
+                // Nobody can ask for pods any more.
                 self.end();
                 return ExitCode::SUCCESS;
             }
@@ -151,6 +168,13 @@ impl Holder {
                 self.connections.push(Connection::new(socket.into()));
             }
         }
+    }
+
+    /// Whether somebody has removed the data directory, which begins or ends with the socket in it. (That a directory itself
+    /// has gone is not told while files that were in it are open.)
+    fn is_deserted(&self) -> bool {
+        while self.data_dir_watch.read_events().is_ok() {}
+        !self.data_dir.join(SOCKET).exists()
     }
 
     /// What one connection asks for.

@@ -1,69 +1,105 @@
-//! Processes of an earlier kubelet. A shim takes its tree down when its kubelet goes, so normally there are none;
-//! but a pod is started again only when that is *proven*: each container's shim is written down with its start
-//! time, and no process with that id and start time may be left.
+//! Processes that a shim left behind, should it have been killed. Normally there are none: what a shim holds dies with it
+//! (`PDEATHSIG`, and the holder kills what it inherits). But a pod is started again only when that is *proven*: each shim
+//! writes down what it holds, and nothing of that may be left.
+//!
+//! A process is known by its id and the time of its start, within one boot of the machine: ids are used again. What came from
+//! a container's main process is known by its mount namespace.
 
+use crate::shim::protocol::pod;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// The file in a container's directory.
-const FILE: &str = "shim";
+/// The file beside a shim's socket.
+const FILE: &str = "shim.json";
 
-/// How long a shim gets to kill its tree by itself.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Write down the shim of a container that has been started.
-pub fn note(directory: &Path, shim: i32) -> io::Result<()> {
-    let started = start_time(shim).unwrap_or_default();
-    fs::write(directory.join(FILE), format!("{shim} {started}\n"))
+/// What a shim holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Of the running kernel.
+    boot: String,
+    /// The shim and main processes: ids, and starts in clock ticks since boot.
+    processes: BTreeSet<(i32, u64)>,
+    /// Numbers of mount namespaces that are not the host's.
+    mounts: BTreeSet<u64>,
 }
 
-/// Wait until no shim that is written down anywhere below `pods` is left; kill those that do not go.
-pub async fn wait_for_all(pods: &Path) {
-    for (shim, started) in noted(pods) {
-        let mut waited = Duration::ZERO;
-        let mut pause = Duration::from_millis(1);
-        while start_time(shim) == Some(started) {
-            if waited >= PATIENCE {
-                tracing::warn!(shim, "a container of an earlier run does not end: killing it");
-                for pid in crate::shim::descendants(shim) {
-                    kill(pid);
-                }
-                kill(shim);
-            }
-            tokio::time::sleep(pause).await;
-            waited += pause;
-            pause = (pause * 2).min(Duration::from_millis(100));
+impl Held {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self {
+            boot: boot(),
+            ..Self::default()
         }
+    }
+
+    /// This one, too.
+    pub fn add(&mut self, pid: i32) {
+        self.processes
+            .extend(start_time(pid).map(|started| (pid, started)));
+        let mounts = mounts_of(pid).filter(|mounts| Some(*mounts) != mounts_of(std::process::id() as i32));
+        self.mounts.extend(mounts);
+    }
+
+    /// Write it down in the shim's directory.
+    pub fn write(&self, directory: &Path) -> io::Result<()> {
+        let new = directory.join(format!("{FILE}.new"));
+        fs::write(&new, serde_json::to_vec(self)?)?;
+        fs::rename(new, directory.join(FILE))
+    }
+
+    fn read(directory: &Path) -> Option<Self> {
+        let held: Self = serde_json::from_slice(&fs::read(directory.join(FILE)).ok()?).ok()?;
+        (held.boot == boot()).then_some(held)
+    }
+
+    /// Kill what is left; whether something was.
+    fn kill(&self) -> bool {
+        let mut found = false;
+        for (pid, started) in &self.processes {
+            if start_time(*pid) == Some(*started) {
+                found = true;
+                for below in crate::shim::descendants(*pid) {
+                    // One that has gone meanwhile is what we want.
+                    let _ = kill(Pid::from_raw(below), Signal::SIGKILL);
+                }
+                let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+            }
+        }
+        for mounts in &self.mounts {
+            found |= crate::shim::kill_in_mount_namespace(*mounts);
+        }
+        found
     }
 }
 
-fn kill(pid: i32) {
-    // One that has gone meanwhile is what we want.
-    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+/// Kill what a shim left behind, and wait until nothing of it is there any more. Not for one that answers.
+pub async fn settle(directory: &Path) {
+    let Some(held) = Held::read(directory) else {
+        return;
+    };
+    let mut pause = Duration::from_millis(1);
+    while held.kill() {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(100));
+    }
+    let _ = fs::remove_file(directory.join(FILE));
+    let _ = fs::remove_file(directory.join(pod::SOCKET));
 }
 
-/// Every `PODS/POD/containers/NAME/shim`.
-fn noted(pods: &Path) -> Vec<(i32, u64)> {
-    let list = |directory: &Path| -> Vec<_> {
-        fs::read_dir(directory)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path())
-            .collect()
-    };
-    let containers = list(pods)
-        .into_iter()
-        .flat_map(|pod| list(&pod.join("containers")));
-    let parse = |text: String| {
-        let (shim, started) = text.trim().split_once(' ')?;
-        Some((shim.parse().ok()?, started.parse().ok()?))
-    };
-    containers
-        .filter_map(|c| parse(fs::read_to_string(c.join(FILE)).ok()?))
-        .collect()
+fn boot() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+}
+
+fn mounts_of(pid: i32) -> Option<u64> {
+    Some(fs::metadata(format!("/proc/{pid}/ns/mnt")).ok()?.ino())
 }
 
 /// When a process started, in clock ticks since boot: the 22nd field of its `stat`. `None`: there is none, or only
@@ -83,15 +119,38 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_process_of_the_same_id_but_another_start_is_not_waited_for() {
+    async fn a_process_of_the_same_id_but_another_start_or_boot_is_left_alone() {
         let directory = tempfile::tempdir().expect("tempdir");
-        let container = directory.path().join("pod/containers/c");
-        fs::create_dir_all(&container).expect("made");
         let own = std::process::id() as i32;
-        note(&container, own).expect("noted");
         let started = start_time(own).expect("we run");
-        assert_eq!(noted(directory.path()), [(own, started)]);
-        fs::write(container.join(FILE), format!("{own} {}\n", started - 1)).expect("written");
-        wait_for_all(directory.path()).await;
+        let other_start = Held {
+            processes: BTreeSet::from([(own, started - 1)]),
+            ..Held::new()
+        };
+        other_start.write(directory.path()).expect("written");
+        settle(directory.path()).await;
+        let other_boot = Held {
+            boot: "another".into(),
+            processes: BTreeSet::from([(own, started)]),
+            mounts: mounts_of(own).into_iter().collect(),
+        };
+        other_boot.write(directory.path()).expect("written");
+        settle(directory.path()).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_written_down_is_killed_with_all_below() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "sleep 1000 & wait"])
+            .spawn()
+            .expect("sh");
+        let mut held = Held::new();
+        held.add(child.id() as i32);
+        held.write(directory.path()).expect("written");
+        let settled = settle(directory.path());
+        settled.await;
+        assert!(!child.wait().expect("it ended").success());
+        assert_eq!(Held::read(directory.path()), None);
     }
 }

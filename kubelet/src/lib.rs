@@ -24,6 +24,7 @@ pub mod privilege;
 pub mod probe;
 pub mod process;
 pub mod record;
+mod sandbox;
 pub mod security;
 pub mod server;
 pub mod service;
@@ -36,6 +37,7 @@ pub mod terminal;
 mod usage;
 pub mod volume;
 pub mod web;
+mod wire;
 pub mod worker;
 
 use crate::address::{Addresses, Range};
@@ -44,6 +46,7 @@ use crate::image::Catalog;
 use crate::log::Logs;
 use crate::process::Launcher;
 use crate::record::BackOff;
+pub use crate::shim::protocol::Isolation;
 use events::Clock;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
@@ -78,6 +81,14 @@ pub struct Options {
     pub executable: PathBuf,
     /// Delays between restarts.
     pub back_off: BackOff,
+    /// How pods are isolated; `None`: as well as this machine allows.
+    pub isolation: Option<Isolation>,
+    /// Whether pods go on when the kubelet is told to stop.
+    pub keep_pods: bool,
+    /// A container's log is rotated when it has grown to so many bytes …
+    pub log_max_size: u64,
+    /// … and so many of its files are kept.
+    pub log_max_files: usize,
     /// `petset` version for the Node object.
     pub version: String,
     /// The DNS server that is asked whether a pod's name is answered before it runs; otherwise the first of `cluster_dns` is.
@@ -125,13 +136,12 @@ pub struct Kubelet {
     usage: usage::Sampler,
 }
 
-/// What `petset shim …` and `petset web …` do: the processes that a kubelet starts from its own binary. `None`:
+/// What `petset holder …` and `petset web …` do: the processes that a kubelet starts from its own binary. `None`:
 /// the arguments (without the program's name) are not for one of these. To be called before any thread is started.
 pub fn internal_command(arguments: &[OsString]) -> Option<ExitCode> {
     let (command, rest) = arguments.split_first()?;
     match command.to_str()? {
         "holder" => Some(holder::main(rest)),
-        "shim" => Some(shim::main(rest)),
         "web" => Some(web::main(rest)),
         _ => None,
     }
@@ -155,7 +165,11 @@ impl Kubelet {
         Arc::new(Self {
             client,
             clock,
-            launcher: Launcher::new(options.executable.clone()),
+            launcher: Launcher::new(
+                options.executable.clone(),
+                options.data_dir.clone(),
+                options.isolation,
+            ),
             logs: Logs::default(),
             catalog: Catalog::new(options.data_dir.join("images.yaml"), options.executable.clone()),
             addresses: Mutex::new(addresses),
@@ -202,12 +216,7 @@ impl Kubelet {
             source,
         })?;
         // Known beforehand, so that the first pod does not wait for it.
-        let probing = {
-            let this = self.clone();
-            async move { this.launcher.isolation().await }
-        };
-        let (isolation, ()) = tokio::join!(probing, leftover::wait_for_all(&pods));
-        if let Err(why) = isolation {
+        if let (_, Some(why)) = self.launcher.isolation().await {
             tracing::warn!(%why, "no namespaces for pods: volumes appear below PETSET_ROOT, not at their mount paths");
         }
         node::register(&self.client, &self.options, &self.clock)
@@ -227,6 +236,9 @@ impl Kubelet {
         let followed = self.clone().follow_pods(shutdown.clone()).await;
         self.conversations.end().await;
         followed?;
+        if !self.options.keep_pods {
+            self.launcher.leave().await;
+        }
         events.cancel();
         while tasks.join_next().await.is_some() {}
         Ok(())
@@ -258,11 +270,12 @@ impl Kubelet {
                     workers.waiting.push(pod);
                 }
                 Some(Ok(watcher::Event::InitDone)) => {
+                    // First: a pod that is gone may have the name of one that is there.
+                    self.remove_stale_directories(&listed, &workers).await;
                     for pod in std::mem::take(&mut workers.waiting) {
                         workers.update(&self, pod, &shutdown);
                     }
                     workers.keep_only(&listed);
-                    self.remove_stale_directories(&listed);
                 }
                 Some(Err(error)) => tracing::warn!(%error, "the watch on pods failed; trying again"),
                 None => return Err(Error::Ended("the watch on pods ended".into())),
@@ -280,7 +293,8 @@ impl Kubelet {
             .status
             .as_ref()
             .and_then(|s| s.pod_ip.as_deref())
-            .and_then(|ip| ip.parse().ok());
+            .and_then(|ip| ip.parse().ok())
+            .or_else(|| sandbox::noted_address(&self.pod_directory(pod)));
         if let (Some(ip), Some(uid), Some(name), Some(namespace)) =
             (ip, &pod.metadata.uid, &pod.metadata.name, &pod.metadata.namespace)
             && !plan::is_terminal(pod)
@@ -289,18 +303,18 @@ impl Kubelet {
         }
     }
 
-    /// Directories of pods that went while no kubelet was looking.
-    fn remove_stale_directories(&self, listed: &HashSet<String>) {
-        for entry in std::fs::read_dir(self.pods_directory())
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
+    /// Pods that went while no kubelet was looking: their processes, if there are some, and their directories.
+    async fn remove_stale_directories(&self, listed: &HashSet<String>, workers: &Workers) {
+        let entries = std::fs::read_dir(self.pods_directory());
+        for entry in entries.into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let uid = name.rsplit('_').next().unwrap_or_default();
-            if !listed.contains(uid)
-                && let Err(error) = volume::remove::tree(&entry.path())
-            {
+            // One that has a worker is that one's.
+            if listed.contains(uid) || workers.senders.contains_key(uid) {
+                continue;
+            }
+            self.launcher.end(&entry.path()).await;
+            if let Err(error) = volume::remove::tree(&entry.path()) {
                 tracing::warn!(directory = %entry.path().display(), %error, "cannot remove a pod's directory");
             }
         }

@@ -1,170 +1,72 @@
 //! Container logs: standard output and error of each instance of a container, in the lines that container runtimes
-//! write (`TIME STREAM F|P TEXT`), rotated, read back for `kubectl logs` (reference, 3.11).
+//! write (`TIME STREAM F|P TEXT`), rotated, read back for `kubectl logs` (reference, 3.11). Shims write them.
 //!
-//! A follower waits on the writer, not on the clock: both live in the kubelet.
+//! A follower waits for the kernel to say that the directory has changed, and for the kubelet to say that the container
+//! is gone; not on the clock.
 
-use events::Clock;
+mod files;
+
+use files::{Changes, Files};
 use jiff::Timestamp;
 use std::collections::{HashMap, VecDeque};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::io::{AsyncBufReadExt, AsyncRead};
 use tokio::sync::watch;
 
-/// A file is rotated when it has grown to this many bytes, and so many files are kept.
-const ROTATE_AT: u64 = 10 << 20;
-const KEPT: usize = 5;
-
-/// A longer line is split into parts (`P`), the last of which is marked as the end (`F`).
-const LONGEST: usize = 16 << 10;
-
-/// The writers of all containers that run now, for followers to find.
+/// The logs of all containers that run now, for followers to find.
 #[derive(Clone, Debug, Default)]
 pub struct Logs {
-    open: Arc<Mutex<HashMap<PathBuf, watch::Receiver<Written>>>>,
+    open: Arc<Mutex<HashMap<PathBuf, watch::Receiver<()>>>>,
 }
 
-/// How far a log has been written: rotations so far, bytes in the current file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Written {
-    rotations: u64,
-    bytes: u64,
-}
-
-/// The log of one instance of a container, open for writing.
+/// For as long as this is kept, a log may grow.
 #[derive(Debug)]
-pub struct Log {
-    path: PathBuf,
-    inner: Mutex<Inner>,
+pub struct Open {
     logs: Logs,
-    clock: DebugClock,
+    path: PathBuf,
+    _end: watch::Sender<()>,
 }
 
-struct DebugClock(Clock);
-
-impl std::fmt::Debug for DebugClock {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Clock")
-    }
-}
-
-#[derive(Debug)]
-struct Inner {
-    file: File,
-    written: Written,
-    tell: watch::Sender<Written>,
-}
-
-impl Logs {
-    /// Open the log of instance number `instance` (0, 1, 2 …) in a container's directory; older instances than
-    /// the one before are removed.
-    pub fn create(&self, directory: &Path, instance: i32, clock: Clock) -> io::Result<Arc<Log>> {
-        fs::create_dir_all(directory)?;
-        for (number, path) in instances(directory)? {
-            if number + 1 < instance {
-                fs::remove_file(path)?;
-            }
-        }
-        let path = directory.join(format!("{instance}.log"));
-        let file = OpenOptions::new().create(true).append(true).open(&path)?;
-        let written = Written {
-            rotations: 0,
-            bytes: file.metadata()?.len(),
-        };
-        let (tell, told) = watch::channel(written);
-        self.open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(path.clone(), told);
-        let inner = Mutex::new(Inner { file, written, tell });
-        Ok(Arc::new(Log {
-            path,
-            inner,
-            logs: self.clone(),
-            clock: DebugClock(clock),
-        }))
-    }
-
-    fn writer(&self, path: &Path) -> Option<watch::Receiver<Written>> {
-        self.open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(path)
-            .cloned()
-    }
-}
-
-impl Drop for Log {
+impl Drop for Open {
     fn drop(&mut self) {
-        self.logs
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.path);
+        self.logs.open().remove(&self.path);
     }
 }
 
-impl Log {
-    /// Copy a stream of the container into the log until it ends.
-    pub async fn copy(self: Arc<Self>, stream: &'static str, from: impl AsyncRead + Unpin) {
-        let mut from = tokio::io::BufReader::with_capacity(LONGEST, from);
-        loop {
-            let chunk = match from.fill_buf().await {
-                Ok([]) | Err(_) => return,
-                Ok(chunk) => chunk,
-            };
-            let (mut text, mut lines) = (chunk, Vec::with_capacity(chunk.len() + 64));
-            let now = (self.clock.0)();
-            while !text.is_empty() {
-                let end = text.iter().position(|b| *b == b'\n');
-                let (line, tag) = (
-                    &text[..end.unwrap_or(text.len())],
-                    if end.is_some() { 'F' } else { 'P' },
-                );
-                // Writing to a vector cannot fail.
-                let _ = write!(lines, "{now} {stream} {tag} ");
-                lines.extend_from_slice(line);
-                lines.push(b'\n');
-                text = &text[end.map_or(text.len(), |n| n + 1)..];
-            }
-            let length = chunk.len();
-            from.consume(length);
-            if let Err(error) = self.append(&lines) {
-                tracing::warn!(log = %self.path.display(), %error, "output of a container is lost");
-            }
-        }
-    }
-
-    fn append(&self, lines: &[u8]) -> io::Result<()> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if inner.written.bytes >= ROTATE_AT {
-            rotate(&self.path)?;
-            inner.file = OpenOptions::new().create(true).append(true).open(&self.path)?;
-            inner.written = Written {
-                rotations: inner.written.rotations + 1,
-                bytes: 0,
-            };
-        }
-        inner.file.write_all(lines)?;
-        inner.written.bytes += lines.len() as u64;
-        inner.tell.send_replace(inner.written);
-        Ok(())
-    }
+/// Where the log of instance number `instance` (0, 1, 2 …) is, in a container's directory.
+pub fn path(directory: &Path, instance: i32) -> PathBuf {
+    directory.join(format!("{instance}.log"))
 }
 
-/// `N.log` becomes `N.log.1`, that `N.log.2`, and so on; the oldest goes.
-fn rotate(path: &Path) -> io::Result<()> {
-    let numbered = |n: usize| path.with_extension(format!("log.{n}"));
-    for n in (1..KEPT).rev() {
-        let from = if n == 1 { path.to_owned() } else { numbered(n - 1) };
-        match fs::rename(from, numbered(n)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+/// Make room for an instance: instances older than the one before it are forgotten.
+pub fn prepare(directory: &Path, instance: i32) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    for (number, path) in instances(directory)? {
+        if number + 1 < instance {
+            fs::remove_file(path)?;
         }
     }
     Ok(())
+}
+
+impl Logs {
+    fn open(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, watch::Receiver<()>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The instance runs.
+    pub fn begin(&self, directory: &Path, instance: i32) -> Open {
+        let path = path(directory, instance);
+        let (end, ended) = watch::channel(());
+        self.open().insert(path.clone(), ended);
+        Open {
+            logs: self.clone(),
+            path,
+            _end: end,
+        }
+    }
 }
 
 /// Every file of a container's directory with the number of its instance.
@@ -200,22 +102,35 @@ pub struct Options {
 
 /// Reads a log; each call of [`Reader::next`] gives some more of it.
 pub struct Reader {
-    path: PathBuf,
     options: Options,
     first: Option<Vec<u8>>,
+    files: Files,
     file: BufReader<File>,
-    writer: Option<watch::Receiver<Written>>,
-    rotations: u64,
+    /// Of one that is followed.
+    following: Option<Following>,
     left: usize,
+}
+
+struct Following {
+    changes: Changes,
+    /// Says no more once the container is gone.
+    running: watch::Receiver<()>,
 }
 
 impl Logs {
     /// Open the log of an instance for reading.
     pub fn read(&self, directory: &Path, instance: i32, options: Options) -> io::Result<Reader> {
-        let path = directory.join(format!("{instance}.log"));
-        let writer = self.writer(&path).filter(|_| options.follow);
-        let rotations = writer.as_ref().map_or(0, |w| w.borrow().rotations);
-        let mut file = BufReader::new(File::open(&path)?);
+        let path = path(directory, instance);
+        let running = self.open().get(&path).cloned().filter(|_| options.follow);
+        let follow = |running| {
+            let changes = Changes::of(directory)?;
+            Ok::<_, io::Error>(Following { changes, running })
+        };
+        // Changes are collected from before the first look on.
+        let following = running.map(follow).transpose()?;
+        let (files, mut older) = Files::open(path)?;
+        let current = older.pop().ok_or(io::ErrorKind::NotFound)?;
+        let mut file = BufReader::new(current);
         let mut tail = VecDeque::new();
         let mut take = |line: &[u8]| {
             if let Some(text) = render(line, &options) {
@@ -225,28 +140,25 @@ impl Logs {
                 }
             }
         };
-        for n in (1..KEPT).rev() {
-            if let Ok(older) = File::open(path.with_extension(format!("log.{n}"))) {
-                each_line(&mut BufReader::new(older), &mut take)?;
-            }
+        for older in older {
+            each_line(&mut BufReader::new(older), &mut take)?;
         }
         each_line(&mut file, &mut take)?;
         let first = tail.into_iter().flatten().collect();
         let left = options.limit_bytes.unwrap_or(usize::MAX);
         Ok(Reader {
-            path,
             options,
             first: Some(first),
+            files,
             file,
-            writer,
-            rotations,
+            following,
             left,
         })
     }
 }
 
 impl Reader {
-    /// The next bytes; `None` at the end, which a followed log has when its container has ended.
+    /// The next bytes; `None` at the end, which a followed log has when its container is gone.
     pub async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
         if self.left == 0 {
             return Ok(None);
@@ -255,26 +167,32 @@ impl Reader {
             return Ok(Some(self.limited(first)));
         }
         loop {
-            let Some(writer) = &mut self.writer else {
+            let Some(following) = &mut self.following else {
                 return Ok(None);
             };
-            // The writer may be gone with something left to read.
-            let ended = writer.changed().await.is_err();
-            let now = *writer.borrow_and_update();
+            // Looked at before the last reading: there may be something left.
+            let has_ended = following.running.has_changed().is_err();
             let mut more = Vec::new();
             let options = &self.options;
             let mut take = |line: &[u8]| more.extend(render(line, options).into_iter().flatten());
             each_line(&mut self.file, &mut take)?;
-            if now.rotations != self.rotations {
-                self.rotations = now.rotations;
-                self.file = BufReader::new(File::open(&self.path)?);
+            for newer in self.files.newer()? {
+                // What was written to it before it was put aside.
+                each_line(&mut self.file, &mut take)?;
+                self.file = BufReader::new(newer);
                 each_line(&mut self.file, &mut take)?;
             }
-            if ended {
-                self.writer = None;
+            if has_ended {
+                self.following = None;
             }
             if !more.is_empty() {
                 return Ok(Some(self.limited(more)));
+            }
+            if let Some(following) = &mut self.following {
+                tokio::select! {
+                    changed = following.changes.next() => changed?,
+                    _ = following.running.changed() => {}
+                }
             }
         }
     }
@@ -339,9 +257,18 @@ pub fn newest(directory: &Path) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shim::log::Writer;
+    use crate::shim::protocol::Log;
+    use crate::shim::protocol::pod::said;
+    use std::time::Duration;
 
-    fn clock() -> Clock {
-        Arc::new(|| "2026-01-02T03:04:05.5Z".parse().expect("a time"))
+    fn writer(directory: &Path, instance: i32, max_size: u64) -> Writer {
+        let log = Log {
+            path: path(directory, instance),
+            max_size,
+            max_files: 5,
+        };
+        Writer::open(&log).expect("opened")
     }
 
     async fn everything(reader: &mut Reader) -> String {
@@ -356,9 +283,9 @@ mod tests {
     async fn what_a_container_said_is_read_back_by_tail_bytes_and_with_times() {
         let directory = tempfile::tempdir().expect("tempdir");
         let logs = Logs::default();
-        let log = logs.create(directory.path(), 0, clock()).expect("created");
-        log.clone().copy("stdout", &b"one\ntwo\nthree"[..]).await;
-        drop(log);
+        let time = "2026-01-02T03:04:05.5Z";
+        let text = format!("{time} stdout F one\n{time} stdout F two\n{time} stdout P three\n");
+        fs::write(path(directory.path(), 0), text).expect("written");
         let read = |options: Options| logs.read(directory.path(), 0, options).expect("opened");
         assert_eq!(everything(&mut read(Options::default())).await, "one\ntwo\nthree");
         let tail = Options {
@@ -385,44 +312,48 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_follower_sees_what_comes_and_ends_with_the_container() {
+    async fn a_follower_sees_what_comes_over_all_rotations_and_ends_with_the_container() {
         let directory = tempfile::tempdir().expect("tempdir");
         let logs = Logs::default();
-        let log = logs.create(directory.path(), 0, clock()).expect("created");
-        let mut reader = logs
-            .read(
-                directory.path(),
-                0,
-                Options {
-                    follow: true,
-                    ..Options::default()
-                },
-            )
-            .expect("opened");
-        let follower = tokio::spawn(async move { everything(&mut reader).await });
-        for n in 0..10 {
-            log.clone().copy("stderr", format!("line {n}\n").as_bytes()).await;
-            tokio::task::yield_now().await;
+        let open = logs.begin(directory.path(), 0);
+        let mut writer = writer(directory.path(), 0, 200);
+        let follow = Options {
+            follow: true,
+            ..Options::default()
+        };
+        let mut reader = logs.read(directory.path(), 0, follow).expect("opened");
+        let (mut seen, mut said) = (String::new(), String::new());
+        for n in 0..100 {
+            let line = format!("line {n}\n");
+            writer.write(said::STDERR, line.as_bytes());
+            said += &line;
+            if n % 7 == 0 {
+                while seen.len() < said.len() {
+                    let more = tokio::time::timeout(Duration::from_secs(10), reader.next()).await;
+                    let more = more.expect("in time").expect("readable").expect("no end");
+                    seen += std::str::from_utf8(&more).expect("text");
+                }
+            }
         }
-        drop(log);
-        let seen = follower.await.expect("ended");
-        assert_eq!(seen.lines().count(), 10, "{seen}");
+        drop(open);
+        seen += &everything(&mut reader).await;
+        assert_eq!(seen, said);
+        assert!(directory.path().join("0.log.4").exists());
     }
 
     #[tokio::test]
-    async fn a_log_is_rotated_and_read_across_its_files() {
+    async fn a_log_is_read_across_its_files() {
         let directory = tempfile::tempdir().expect("tempdir");
         let logs = Logs::default();
-        let log = logs.create(directory.path(), 3, clock()).expect("created");
+        let mut writer = writer(directory.path(), 3, 20_000);
         let text = "x".repeat(1000) + "\n";
-        let lines = ROTATE_AT as usize / 1000 + 100;
-        log.clone().copy("stdout", text.repeat(lines).as_bytes()).await;
-        drop(log);
-        assert!(directory.path().join("3.log.1").exists());
+        for _ in 0..50 {
+            writer.write(said::STDOUT, text.as_bytes());
+        }
         let mut reader = logs
             .read(directory.path(), 3, Options::default())
             .expect("opened");
-        assert_eq!(everything(&mut reader).await.len(), text.len() * lines);
+        assert_eq!(everything(&mut reader).await.len(), text.len() * 50);
         assert_eq!(newest(directory.path()), Some(3));
     }
 }

@@ -1,282 +1,68 @@
-//! Containers as processes, seen from the kubelet: each one is started through a [shim](crate::shim) and spoken to
-//! over a socket. A container counts as gone only when the shim has seen its last process end.
+//! Pods as processes, seen from the kubelet: each is held by a [shim](crate::shim), which is spoken to over a socket and
+//! outlives the kubelet. A container counts as gone only when the shim has seen its last process end.
 
-use crate::console::Input;
-use crate::shim::protocol::{Exit, MainStdio, Report, Request, Spec};
-use crate::terminal::Terminal;
-use nix::fcntl::OFlag;
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+mod container;
+
+pub use container::{Attachment, Container, Root, State};
+
+use crate::holder::client::Holder;
+use crate::leftover;
+use crate::shim::protocol::pod::{self, Ending, Report, Request, SOCKET};
+use crate::shim::protocol::{Exit, Isolation, Sandbox, Spec};
+use crate::wire::{self, Receiver, Wire};
+use jiff::Timestamp;
 use std::collections::HashMap;
-use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::path::PathBuf;
+use std::os::fd::{OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, Interest};
-use tokio::net::UnixStream;
-use tokio::net::unix::pipe;
-use tokio::process::{Child, Command};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::process::Command;
 use tokio::sync::{OnceCell, oneshot, watch};
 
-/// Starts containers.
+/// Finds pods' shims, and starts new ones.
 #[derive(Debug)]
 pub struct Launcher {
     executable: PathBuf,
-    isolation: OnceCell<Result<(), String>>,
+    data_dir: PathBuf,
+    wanted: Option<Isolation>,
+    chosen: OnceCell<(Isolation, Option<String>)>,
+    holder: tokio::sync::Mutex<Option<Holder>>,
+    /// By directory. A slot is locked while its shim is looked for or started, so that there is never a second one.
+    pods: Mutex<HashMap<PathBuf, Slot>>,
 }
 
-/// A container that has been started, and its streams.
-pub struct Started {
-    /// What to do with it from now on.
-    pub container: Container,
-    /// Its standard input, if its spec asks for one.
-    pub stdin: Option<Input>,
-    /// Its standard output; with a terminal everything.
-    pub stdout: Output,
-    /// Its standard error; nothing with a terminal.
-    pub stderr: Output,
-    /// Its terminal, for changes of its size.
-    pub terminal: Option<Terminal>,
-}
+type Slot = Arc<tokio::sync::Mutex<Option<Pod>>>;
 
-/// What a program says.
-pub type Output = Box<dyn AsyncRead + Send + Unpin>;
-
-/// A running or ended container.
+/// What a shim holds: the containers of a pod, or without PID namespaces a single one.
 #[derive(Clone, Debug)]
-pub struct Container {
-    /// Process id of the main process, on the host.
-    pub pid: i32,
-    /// Process id of the shim.
-    pub shim: i32,
-    stream: Arc<UnixStream>,
-    /// Held while a line is sent, so that lines do not mix.
-    sending: Arc<tokio::sync::Mutex<()>>,
-    state: watch::Receiver<State>,
-    execs: Arc<Execs>,
-}
+pub struct Pod(Arc<Shim>);
 
-/// Where a container is between its start and the end of its last process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct State {
-    /// How the main process ended, once it has.
-    pub exit: Option<Exit>,
-    /// Whether no process of it is left.
-    pub gone: bool,
-}
-
-#[derive(Debug, Default)]
-struct Execs {
+#[derive(Debug)]
+struct Shim {
+    pid: i32,
+    sandbox: Sandbox,
+    wire: Arc<Wire>,
     next: AtomicU64,
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Result<Exit, String>>>>,
+    inner: Mutex<Inner>,
+    gone: watch::Receiver<bool>,
 }
 
-impl Execs {
-    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Result<Exit, String>>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// What is known of containers, and who waits for what.
+#[derive(Debug, Default)]
+struct Inner {
+    containers: HashMap<String, Known>,
+    starts: HashMap<String, oneshot::Sender<Result<Container, String>>>,
+    execs: HashMap<u64, oneshot::Sender<Result<Exit, String>>>,
+    attaches: HashMap<u64, oneshot::Sender<Result<Option<OwnedFd>, String>>>,
+    /// The shim is gone: nothing more will be known.
+    lost: bool,
 }
 
-impl Launcher {
-    /// A launcher whose shims are `executable` called with the argument `shim`.
-    pub fn new(executable: PathBuf) -> Self {
-        Self {
-            executable,
-            isolation: OnceCell::new(),
-        }
-    }
-
-    /// Whether pods can have mount and UTS namespaces here; if not, why. Tried once, in a process of its own.
-    pub async fn isolation(&self) -> Result<(), String> {
-        let probe = || async {
-            let mut command = self.shim();
-            let output = command.arg("--probe").stdin(Stdio::null()).output().await;
-            match output {
-                Ok(output) if output.status.success() => Ok(()),
-                Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-                Err(error) => Err(format!("cannot run {}: {error}", self.executable.display())),
-            }
-        };
-        self.isolation.get_or_init(probe).await.clone()
-    }
-
-    fn shim(&self) -> Command {
-        let mut command = Command::new(&self.executable);
-        command.arg("shim").env_clear().current_dir("/");
-        command
-    }
-
-    /// Start a container. The error says what could not be done, in words for the user.
-    pub async fn start(&self, spec: &Spec) -> Result<Started, String> {
-        let Standard {
-            stdin,
-            terminal,
-            descriptor,
-        } = Standard::of(spec.stdio).map_err(|e| format!("no standard input: {e}"))?;
-        let (ours, theirs) = UnixStream::pair().map_err(|e| format!("socketpair: {e}"))?;
-        let theirs = theirs.into_std().map_err(|e| format!("socketpair: {e}"))?;
-        theirs
-            .set_nonblocking(false)
-            .map_err(|e| format!("socketpair: {e}"))?;
-        let mut child = self
-            .shim()
-            .stdin(OwnedFd::from(theirs))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|e| format!("cannot run {}: {e}", self.executable.display()))?;
-        let shim = child.id().map_or(0, |id| id as i32);
-        let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
-            return Err("the shim has no output".into());
-        };
-        let raw: Vec<RawFd> = descriptor.iter().map(AsRawFd::as_raw_fd).collect();
-        send(&ours, spec, &raw)
-            .await
-            .map_err(|e| format!("cannot speak to the shim: {e}"))?;
-        drop(descriptor);
-        let stream = Arc::new(ours);
-        let mut reports = Reports::new(stream.clone());
-        let pid = match reports.next().await {
-            Some(Report::Started { pid }) => pid,
-            Some(Report::Failed { message }) => {
-                let _ = child.wait().await;
-                return Err(message);
-            }
-            other => return Err(format!("the shim ended before the container started ({other:?})")),
-        };
-        let (tell, state) = watch::channel(State::default());
-        let execs = Arc::new(Execs::default());
-        tokio::spawn(listen(reports, child, tell, execs.clone()));
-        let (stdout, stderr): (Output, Output) = match &terminal {
-            Some(terminal) => (Box::new(terminal.clone()), Box::new(tokio::io::empty())),
-            None => (Box::new(stdout), Box::new(stderr)),
-        };
-        Ok(Started {
-            container: Container {
-                pid,
-                shim,
-                stream,
-                sending: Arc::default(),
-                state,
-                execs,
-            },
-            stdin,
-            stdout,
-            stderr,
-            terminal,
-        })
-    }
-}
-
-/// What a main process's standard input is made of.
-#[derive(Default)]
-struct Standard {
-    stdin: Option<Input>,
-    terminal: Option<Terminal>,
-    /// The process's end of it.
-    descriptor: Option<OwnedFd>,
-}
-
-impl Standard {
-    fn of(kind: MainStdio) -> io::Result<Self> {
-        Ok(match kind {
-            MainStdio::NoInput => Self::default(),
-            MainStdio::Input => {
-                let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-                Self {
-                    stdin: Some(Box::new(pipe::Sender::from_owned_fd(write)?)),
-                    terminal: None,
-                    descriptor: Some(read),
-                }
-            }
-            MainStdio::Terminal => {
-                let (terminal, slave) = Terminal::open()?;
-                Self {
-                    stdin: Some(Box::new(terminal.clone())),
-                    terminal: Some(terminal),
-                    descriptor: Some(slave),
-                }
-            }
-        })
-    }
-}
-
-impl Container {
-    /// What is known now.
-    pub fn state(&self) -> State {
-        *self.state.borrow()
-    }
-
-    /// Wait until the main process has ended; how.
-    pub async fn exited(&self) -> Exit {
-        let mut state = self.state.clone();
-        match state.wait_for(|s| s.exit.is_some() || s.gone).await {
-            Ok(state) => state.exit.unwrap_or(LOST),
-            Err(_) => LOST,
-        }
-    }
-
-    /// Wait until no process of the container is left.
-    pub async fn gone(&self) {
-        let mut state = self.state.clone();
-        // An error says that the listener has ended, which it does only after the shim.
-        let _ = state.wait_for(|s| s.gone).await;
-    }
-
-    /// Send a signal to the main process. One that has ended already is no error.
-    pub async fn signal(&self, number: i32) {
-        self.request(&Request::Signal(number), &[]).await;
-    }
-
-    /// Kill every process of it.
-    pub async fn kill(&self) {
-        self.request(&Request::Kill, &[]).await;
-    }
-
-    async fn request(&self, request: &Request, descriptors: &[RawFd]) {
-        let _sending = self.sending.lock().await;
-        if let Err(error) = send(&self.stream, request, descriptors).await {
-            tracing::debug!(pid = self.pid, %error, "the shim is gone");
-        }
-    }
-
-    /// Run another program in the container with these as standard input, output and error, and wait for its
-    /// end. Dropping the future kills the program.
-    pub async fn exec(&self, argv: &[String], stdio: [OwnedFd; 3]) -> Result<Exit, String> {
-        self.run(argv, false, stdio).await
-    }
-
-    /// The same with a terminal, whose slave this is.
-    pub async fn exec_in_terminal(&self, argv: &[String], slave: OwnedFd) -> Result<Exit, String> {
-        self.run(argv, true, [slave]).await
-    }
-
-    async fn run<const N: usize>(
-        &self,
-        argv: &[String],
-        tty: bool,
-        descriptors: [OwnedFd; N],
-    ) -> Result<Exit, String> {
-        let id = self.execs.next.fetch_add(1, Ordering::Relaxed);
-        let (tell, told) = oneshot::channel();
-        self.execs.waiting().insert(id, tell);
-        let mut guard = KillOnDrop {
-            container: self.clone(),
-            id,
-            armed: true,
-        };
-        let raw = descriptors.each_ref().map(AsRawFd::as_raw_fd);
-        let argv = argv.to_vec();
-        self.request(&Request::Exec { id, argv, tty }, &raw).await;
-        drop(descriptors);
-        if self.state().gone {
-            self.execs.waiting().remove(&id);
-        }
-        let ended = told.await;
-        guard.armed = false;
-        ended.unwrap_or_else(|_| Err("the container has ended".into()))
-    }
+#[derive(Debug)]
+struct Known {
+    container: pod::Container,
+    state: watch::Sender<State>,
 }
 
 /// What is said of a main process whose shim ended without a word: as after SIGKILL.
@@ -285,105 +71,314 @@ const LOST: Exit = Exit {
     signal: Some(9),
 };
 
-struct KillOnDrop {
-    container: Container,
-    id: u64,
-    armed: bool,
-}
-
-impl Drop for KillOnDrop {
-    fn drop(&mut self) {
-        if self.armed {
-            self.container.execs.waiting().remove(&self.id);
-            let (container, id) = (self.container.clone(), self.id);
-            tokio::spawn(async move { container.request(&Request::KillExec { id }, &[]).await });
-        }
-    }
-}
-
-/// Pass on what the shim reports, until it is gone.
-async fn listen(mut reports: Reports, mut child: Child, tell: watch::Sender<State>, execs: Arc<Execs>) {
-    while let Some(report) = reports.next().await {
-        match report {
-            Report::Exited(exit) => tell.send_modify(|s| s.exit = Some(exit)),
-            Report::ExecExited { id, exit } => answer(&execs, id, Ok(exit)),
-            Report::ExecFailed { id, message } => answer(&execs, id, Err(message)),
-            Report::Gone => break,
-            Report::Started { .. } | Report::Failed { .. } => {}
-        }
-    }
-    let _ = child.wait().await;
-    tell.send_modify(|s| s.gone = true);
-    execs.waiting().clear();
-}
-
-fn answer(execs: &Execs, id: u64, result: Result<Exit, String>) {
-    if let Some(waiting) = execs.waiting().remove(&id) {
-        let _ = waiting.send(result);
-    }
-}
-
-/// The shim's reports, a line each.
-struct Reports {
-    lines: tokio::io::Lines<BufReader<ReadHalf>>,
-}
-
-impl Reports {
-    fn new(stream: Arc<UnixStream>) -> Self {
+impl Launcher {
+    /// A launcher whose holder is `executable` called with `holder`, for this data directory. `None`: the isolation that
+    /// this machine allows.
+    pub fn new(executable: PathBuf, data_dir: PathBuf, isolation: Option<Isolation>) -> Self {
         Self {
-            lines: BufReader::new(ReadHalf(stream)).lines(),
+            executable,
+            data_dir,
+            wanted: isolation,
+            chosen: OnceCell::new(),
+            holder: tokio::sync::Mutex::default(),
+            pods: Mutex::default(),
         }
     }
 
-    async fn next(&mut self) -> Option<Report> {
-        let line = self.lines.next_line().await.ok()??;
-        serde_json::from_str(&line).ok()
+    /// How pods are isolated, and why not better.
+    pub async fn isolation(&self) -> (Isolation, Option<String>) {
+        let choose = || async {
+            if let Some(wanted) = self.wanted {
+                return (wanted, None);
+            }
+            match self.probe().await {
+                Ok(()) => (Isolation::Mounts, None),
+                Err(why) => (Isolation::None, Some(why)),
+            }
+        };
+        self.chosen.get_or_init(choose).await.clone()
+    }
+
+    /// Tried in a process of its own: what is made there goes with it.
+    async fn probe(&self) -> Result<(), String> {
+        let mut command = Command::new(&self.executable);
+        command.args(["holder", "--probe"]).env_clear().current_dir("/");
+        match command.stdin(Stdio::null()).output().await {
+            Ok(output) if output.status.success() => Ok(()),
+            Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+            Err(error) => Err(format!("cannot run {}: {error}", self.executable.display())),
+        }
+    }
+
+    /// The holder of this data directory, started if none answers.
+    pub async fn holder(&self) -> Result<Holder, String> {
+        let (isolation, _) = self.isolation().await;
+        let mut known = self.holder.lock().await;
+        if let Some(holder) = known.as_ref().filter(|holder| holder.is_there()) {
+            return Ok(holder.clone());
+        }
+        let holder = Holder::connect_or_start(&self.executable, &self.data_dir, isolation).await?;
+        *known = Some(holder.clone());
+        Ok(holder)
+    }
+
+    fn slot(&self, directory: &Path) -> Slot {
+        let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        pods.entry(directory.to_owned()).or_default().clone()
+    }
+
+    /// The shim of a sandbox; a new one if there is none, and nothing is left of one before it. The error says what could
+    /// not be done, in words for the user.
+    pub async fn pod(&self, sandbox: &Sandbox) -> Result<Pod, String> {
+        let slot = self.slot(&sandbox.directory);
+        let mut slot = slot.lock().await;
+        if let Some(pod) = find(&mut slot, &sandbox.directory).await {
+            return Ok(pod);
+        }
+        self.holder().await?.fork(sandbox).await?;
+        let pod = Pod::connect(&sandbox.directory).await?;
+        *slot = Some(pod.clone());
+        Ok(pod)
+    }
+
+    /// The shims that answer in this directory or below it, at a pod's place or a container's.
+    pub async fn find(&self, directory: &Path) -> Vec<Pod> {
+        let containers = std::fs::read_dir(directory.join("containers"));
+        let containers = containers.into_iter().flatten().flatten();
+        let mut found = Vec::new();
+        for place in [directory.to_owned()]
+            .into_iter()
+            .chain(containers.map(|entry| entry.path()))
+        {
+            let slot = self.slot(&place);
+            found.extend(find(&mut *slot.lock().await, &place).await);
+        }
+        found
+    }
+
+    /// Kill all that shims hold in this directory and below, and wait until it is gone.
+    pub async fn end(&self, directory: &Path) {
+        for pod in self.find(directory).await {
+            pod.end().await;
+        }
+        let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        pods.retain(|place, _| !place.starts_with(directory));
+    }
+
+    /// Let the holder go, once there are no pods any more.
+    pub async fn leave(&self) {
+        if let Ok(holder) = Holder::connect(&self.data_dir).await
+            && let Err(why) = holder.leave().await
+        {
+            tracing::warn!(why, "the holder stays");
+        }
     }
 }
 
-/// Reading from a socket that others write to.
-struct ReadHalf(Arc<UnixStream>);
+/// The shim that answers in a directory. If there is none, nothing is left of one before.
+async fn find(slot: &mut Option<Pod>, directory: &Path) -> Option<Pod> {
+    if let Some(pod) = slot.as_ref() {
+        if !*pod.0.gone.borrow() {
+            return Some(pod.clone());
+        }
+        *slot = None;
+    }
+    if !directory.join(SOCKET).exists() {
+        leftover::settle(directory).await;
+        return None;
+    }
+    match Pod::connect(directory).await {
+        Ok(pod) => *slot = Some(pod),
+        Err(why) => {
+            tracing::debug!(directory = %directory.display(), why, "a shim does not answer");
+            leftover::settle(directory).await;
+        }
+    }
+    slot.clone()
+}
 
-impl AsyncRead for ReadHalf {
-    fn poll_read(
-        self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-        buffer: &mut tokio::io::ReadBuf<'_>,
-    ) -> std::task::Poll<io::Result<()>> {
-        loop {
-            std::task::ready!(self.0.poll_read_ready(context))?;
-            match self.0.try_read(buffer.initialize_unfilled()) {
-                Ok(length) => {
-                    buffer.advance(length);
-                    return std::task::Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return std::task::Poll::Ready(Err(error)),
+impl Pod {
+    async fn connect(directory: &Path) -> Result<Self, String> {
+        let failed = |e: std::io::Error| format!("the shim does not answer: {e}");
+        let (wire, mut receiver) = wire::connect(directory, SOCKET).await.map_err(failed)?;
+        let line = receiver.next().await;
+        let hello = match line.map(|line| serde_json::from_slice(&line)) {
+            Some(Ok(Report::Hello(hello))) => *hello,
+            Some(Err(error)) => return Err(format!("cannot understand the shim: {error}")),
+            _ => return Err("the shim ended before the pod was made".into()),
+        };
+        if let Some(failure) = hello.failure {
+            return Err(failure);
+        }
+        let (tell, gone) = watch::channel(false);
+        let known = |container: pod::Container| {
+            let state = watch::channel(State::of(&container)).0;
+            (container.name.clone(), Known { container, state })
+        };
+        let inner = Inner {
+            containers: hello.containers.into_iter().map(known).collect(),
+            ..Inner::default()
+        };
+        let pod = Self(Arc::new(Shim {
+            pid: hello.pid,
+            sandbox: hello.sandbox,
+            wire,
+            next: AtomicU64::new(0),
+            inner: Mutex::new(inner),
+            gone,
+        }));
+        tokio::spawn(pod.clone().listen(receiver, tell));
+        Ok(pod)
+    }
+
+    /// Process id of the shim.
+    pub fn shim(&self) -> i32 {
+        self.0.pid
+    }
+
+    /// What it was made of.
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.0.sandbox
+    }
+
+    /// The newest instance of each container that has been started.
+    pub fn containers(&self) -> Vec<Container> {
+        let inner = self.inner();
+        let handle = |known: &Known| self.handle(known);
+        inner.containers.values().map(handle).collect()
+    }
+
+    /// Start an instance of a container. The error says what could not be done, in words for the user.
+    pub async fn start(&self, container: &str, instance: i32, spec: Spec) -> Result<Container, String> {
+        let (tell, told) = oneshot::channel();
+        self.inner().starts.insert(container.to_owned(), tell);
+        let request = Request::Start {
+            container: container.to_owned(),
+            instance,
+            spec: Box::new(spec),
+        };
+        self.request(&request, &[]).await;
+        self.forget_if_lost();
+        told.await
+            .unwrap_or_else(|_| Err("the shim ended before the container started".into()))
+    }
+
+    /// Kill everything that it holds, and wait until it is gone.
+    pub async fn end(&self) {
+        self.request(&Request::End, &[]).await;
+        self.gone().await;
+    }
+
+    /// Wait until nothing of it is left.
+    pub async fn gone(&self) {
+        let mut gone = self.0.gone.clone();
+        // An error says that the listener has ended, which it does only after the shim.
+        let _ = gone.wait_for(|gone| *gone).await;
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn handle(&self, known: &Known) -> Container {
+        Container::new(self.clone(), known.container.clone(), known.state.subscribe())
+    }
+
+    fn next(&self) -> u64 {
+        self.0.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    async fn request(&self, request: &Request, descriptors: &[RawFd]) {
+        if let Err(error) = self.0.wire.send(request, descriptors).await {
+            tracing::debug!(shim = self.0.pid, %error, "the shim is gone");
+        }
+    }
+
+    /// Nobody answers who is gone; who waits for an answer is told so.
+    fn forget_if_lost(&self) {
+        let mut inner = self.inner();
+        if inner.lost {
+            inner.starts.clear();
+            inner.execs.clear();
+            inner.attaches.clear();
+        }
+    }
+
+    /// Take note of what the shim reports, until it is gone, and all that it held with it.
+    async fn listen(self, mut receiver: Receiver, tell: watch::Sender<bool>) {
+        while let Some(line) = receiver.next().await {
+            match serde_json::from_slice(&line) {
+                Ok(report) => self.note(report, &mut receiver),
+                Err(error) => tracing::warn!(%error, "cannot understand the shim"),
             }
         }
+        leftover::settle(&self.0.sandbox.directory).await;
+        self.inner().lost = true;
+        self.forget_if_lost();
+        let lost = Ending {
+            exit: LOST,
+            at: Timestamp::now(),
+            oom_killed: false,
+        };
+        for known in self.inner().containers.values() {
+            known.state.send_modify(|state| {
+                state.ending.get_or_insert(lost);
+                state.gone = true;
+            });
+        }
+        tell.send_replace(true);
+    }
+
+    fn note(&self, report: Report, receiver: &mut Receiver) {
+        let mut inner = self.inner();
+        match report {
+            Report::Started(container) => {
+                let state = watch::channel(State::of(&container)).0;
+                let name = container.name.clone();
+                let known = Known { container, state };
+                let handle = self.handle(&known);
+                inner.containers.insert(name.clone(), known);
+                if let Some(waiting) = inner.starts.remove(&name) {
+                    let _ = waiting.send(Ok(handle));
+                }
+            }
+            Report::Failed {
+                container, message, ..
+            } => {
+                if let Some(waiting) = inner.starts.remove(&container) {
+                    let _ = waiting.send(Err(message));
+                }
+            }
+            Report::Exited { container, ending } => {
+                if let Some(known) = inner.containers.get_mut(&container) {
+                    known.container.ending = Some(ending);
+                    known.state.send_modify(|state| state.ending = Some(ending));
+                }
+            }
+            Report::Gone { container } => {
+                if let Some(known) = inner.containers.get_mut(&container) {
+                    known.container.gone = true;
+                    known.state.send_modify(|state| state.gone = true);
+                }
+            }
+            Report::ExecExited { id, exit } => answer(&mut inner.execs, id, Ok(exit)),
+            Report::ExecFailed { id, message } => answer(&mut inner.execs, id, Err(message)),
+            Report::Attached { id, input } => {
+                let input = if input { receiver.take() } else { None };
+                answer(&mut inner.attaches, id, Ok(input));
+            }
+            Report::NotAttached { id, message } => answer(&mut inner.attaches, id, Err(message)),
+            Report::Hello(_) => {}
+        }
     }
 }
 
-/// One line; the descriptors travel with its first byte.
-async fn send(stream: &UnixStream, message: &impl serde::Serialize, descriptors: &[RawFd]) -> io::Result<()> {
-    let mut line = serde_json::to_vec(message)?;
-    line.push(b'\n');
-    let mut sent = 0;
-    while sent < line.len() {
-        let with_first = if sent == 0 { descriptors } else { &[] };
-        let control = [ControlMessage::ScmRights(with_first)];
-        let control = if with_first.is_empty() {
-            &control[..0]
-        } else {
-            &control[..]
-        };
-        sent += stream
-            .async_io(Interest::WRITABLE, || {
-                let slices = [IoSlice::new(&line[sent..])];
-                let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-                sendmsg::<()>(stream.as_raw_fd(), &slices, control, flags, None).map_err(io::Error::from)
-            })
-            .await?;
+fn answer<T>(
+    waiting: &mut HashMap<u64, oneshot::Sender<Result<T, String>>>,
+    id: u64,
+    result: Result<T, String>,
+) {
+    if let Some(waiting) = waiting.remove(&id) {
+        let _ = waiting.send(result);
     }
-    Ok(())
 }

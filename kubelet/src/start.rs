@@ -1,15 +1,15 @@
 //! Starting a container: what its image stands for, its environment and mounts, its process and log.
 
 use crate::Kubelet;
-use crate::console::{Console, Stream, Tee};
-use crate::environment::{self, Environment, Sources};
+use crate::console::Console;
+use crate::environment::{Environment, Sources};
 use crate::handler::{Handler, Target};
 use crate::image::Resolved;
-use crate::process::{Container as Process, Started};
+use crate::process::Container as Process;
 use crate::security::{self, Confinement, Facts};
-use crate::shim::protocol::{Isolation, MainStdio, Mount, Spec};
+use crate::shim::protocol::{Isolation, Log, MainStdio, Mount, Spec};
 use crate::volume::{self, Ready};
-use crate::{leftover, names, privilege};
+use crate::{log, names, privilege};
 use events::EventType;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service};
 use kube::api::{Api, ListParams};
@@ -26,6 +26,8 @@ pub enum Failure {
     Image(String),
     /// Something it refers to is missing or cannot be: `CreateContainerConfigError`.
     Config(String),
+    /// What it shares with the pod's other containers could not be made.
+    Sandbox(String),
     /// Its program does not run: it counts as an instance that has ended (`StartError`, exit code 128).
     Start(String),
     /// Its postStart hook failed; it has been killed.
@@ -48,6 +50,26 @@ pub struct Start {
     pub address: Option<IpAddr>,
     /// 0 for the first, then the restart count.
     pub instance: i32,
+}
+
+/// The id of a container in the API.
+pub(crate) fn container_id(process: &Process) -> String {
+    let known = &process.known;
+    format!(
+        "petset://{}-{}-{}",
+        known.pid,
+        known.name,
+        known.started.as_millisecond()
+    )
+}
+
+/// What its main process's standard streams are.
+pub(crate) fn stdio(container: &Container) -> MainStdio {
+    match (container.tty, container.stdin) {
+        (Some(true), _) => MainStdio::Terminal,
+        (_, Some(true)) => MainStdio::Input,
+        _ => MainStdio::NoInput,
+    }
 }
 
 impl Kubelet {
@@ -89,8 +111,21 @@ impl Start {
             format!("Nothing to pull: {:?} is {}", self.image(), image.what),
         );
         self.tell(EventType::Normal, "Created", "Container created".to_owned());
-        let started = self.kubelet.launcher.start(&spec).await.map_err(Failure::Start)?;
-        let (process, console) = self.record(started).map_err(Failure::Start)?;
+        let (isolation, _) = self.kubelet.launcher.isolation().await;
+        let (pod, name) = (&self.pod, self.container.name.as_str());
+        let sandbox = self.kubelet.sandbox(pod, name, self.address, isolation);
+        let held = self
+            .kubelet
+            .launcher
+            .pod(&sandbox)
+            .await
+            .map_err(Failure::Sandbox)?;
+        let stdio = spec.stdio;
+        let started = held.start(name, self.instance, spec).await;
+        let process = started.map_err(Failure::Start)?;
+        self.tell_unenforced(&process.known.warnings);
+        let once = self.container.stdin_once == Some(true);
+        let console = Console::new(process.clone(), stdio, once);
         self.tell(EventType::Normal, "Started", "Container started".to_owned());
         self.post_start(&process).await?;
         Ok(Running {
@@ -177,18 +212,16 @@ impl Start {
         fs::create_dir_all(&scratch).map_err(|e| format!("cannot create {}: {e}", scratch.display()))?;
         let mut mounts = volume::mounts(&self.container, &self.volumes, &environment)?;
         mounts.push(self.termination_log(&directory)?);
-        let namespaces = self.kubelet.launcher.isolation().await.is_ok();
-        if namespaces {
+        log::prepare(&directory, self.instance)
+            .map_err(|e| format!("cannot write to {}: {e}", directory.display()))?;
+        let (isolation, _) = self.kubelet.launcher.isolation().await;
+        if isolation > Isolation::None {
             mounts.extend(self.names()?);
         } else {
             self.link_volumes(&mut environment, &mounts)?;
         }
         let argv = image.argv.iter().map(|a| environment.expand(a)).collect();
-        let stdio = match (self.container.tty, self.container.stdin) {
-            (Some(true), _) => MainStdio::Terminal,
-            (_, Some(true)) => MainStdio::Input,
-            _ => MainStdio::NoInput,
-        };
+        let stdio = stdio(&self.container);
         let has_term = environment.variables.iter().any(|(name, _)| name == "TERM");
         if stdio == MainStdio::Terminal && !has_term {
             environment.set("TERM", "xterm");
@@ -202,18 +235,16 @@ impl Start {
                 .clone()
                 .filter(|d| !d.is_empty())
                 .map(PathBuf::from),
-            hostname: Some(environment::hostname(&self.pod)),
             mounts,
             scratch,
-            namespaces,
             hidden: vec![self.kubelet.options.data_dir.clone()],
             stdio,
+            log: Some(Log {
+                path: log::path(&directory, self.instance),
+                max_size: self.kubelet.options.log_max_size,
+                max_files: self.kubelet.options.log_max_files,
+            }),
             ..Spec::default()
-        };
-        let isolation = if namespaces {
-            Isolation::Mounts
-        } else {
-            Isolation::None
         };
         let said = self.confinement(isolation)?.fill(&mut spec);
         self.tell_unenforced(&said);
@@ -292,29 +323,6 @@ impl Start {
         );
         self.tell(EventType::Warning, "NoMountNamespace", message);
         Ok(())
-    }
-
-    /// Note the shim for the next kubelet, and let the log take what the container says.
-    fn record(&self, started: Started) -> Result<(Process, Arc<Console>), String> {
-        let directory = self.directory();
-        leftover::note(&directory, started.container.shim)
-            .map_err(|e| format!("cannot write to {}: {e}", directory.display()))?;
-        let log = self
-            .kubelet
-            .logs
-            .create(&directory, self.instance, self.kubelet.clock.clone());
-        let log = log.map_err(|e| format!("cannot open the log in {}: {e}", directory.display()))?;
-        let once = self.container.stdin_once == Some(true);
-        let stdin = started.stdin.filter(|_| self.container.stdin == Some(true));
-        let (console, to) = Console::new(stdin, once, started.terminal);
-        let tee = |from, stream| Tee {
-            from,
-            stream,
-            to: to.clone(),
-        };
-        tokio::spawn(log.clone().copy("stdout", tee(started.stdout, Stream::Stdout)));
-        tokio::spawn(log.copy("stderr", tee(started.stderr, Stream::Stderr)));
-        Ok((started.container, console))
     }
 
     async fn post_start(&self, process: &Process) -> Result<(), Failure> {

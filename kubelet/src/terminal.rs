@@ -50,9 +50,14 @@ impl Terminal {
     /// A new one, and its slave.
     pub fn open() -> io::Result<(Self, OwnedFd)> {
         let (master, slave) = pair()?;
+        Ok((Self::of(master)?, slave))
+    }
+
+    /// That of a master, which must not block.
+    pub fn of(master: OwnedFd) -> io::Result<Self> {
         // SAFETY: an `OwnedFd` is open and stays the same for as long as it lives.
         let master = unsafe { AsyncFd::register(master) }.map_err(|error| error.into_parts().1)?;
-        Ok((Self(Arc::new(master)), slave))
+        Ok(Self(Arc::new(master)))
     }
 
     /// Tell the programs at the terminal (SIGWINCH) that it has another size now.

@@ -6,6 +6,7 @@
 
 use crate::Kubelet;
 use crate::exec::Listed;
+use crate::process::Root;
 use crate::status::go_duration;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -33,7 +34,7 @@ struct Used {
 #[derive(Clone, Debug, Default)]
 struct Sample {
     node: Used,
-    trees: HashMap<i32, Used>,
+    trees: HashMap<Root, Used>,
 }
 
 struct Last {
@@ -93,7 +94,7 @@ impl Kubelet {
 
     async fn sample(&self) -> (Vec<Listed>, Sample) {
         let containers = self.containers.list();
-        let roots: Vec<i32> = containers.iter().map(|c| c.shim).collect();
+        let roots: Vec<Root> = containers.iter().map(|c| c.root).collect();
         // A machine may have thousands of processes.
         let sample = tokio::task::spawn_blocking(move || take(&roots)).await;
         (containers, sample.unwrap_or_default())
@@ -118,12 +119,12 @@ fn summary(
 ) -> Value {
     let mut pods: Vec<Value> = Vec::new();
     for container in containers {
-        let Some(used) = after.trees.get(&container.shim) else {
+        let Some(used) = after.trees.get(&container.root) else {
             continue;
         };
         let since = now.duration_since(container.started).max(SignedDuration::ZERO);
         // One that was not there before has used all its time since its start.
-        let (from, window) = match before.trees.get(&container.shim) {
+        let (from, window) = match before.trees.get(&container.root) {
             Some(from) => (*from, window),
             None => (Used::default(), since.unsigned_abs()),
         };
@@ -199,7 +200,7 @@ impl Process {
 }
 
 /// Look at every process once.
-fn take(roots: &[i32]) -> Sample {
+fn take(roots: &[Root]) -> Sample {
     let processes: HashMap<i32, Process> = fs::read_dir("/proc")
         .into_iter()
         .flatten()
@@ -214,19 +215,24 @@ fn take(roots: &[i32]) -> Sample {
     for (pid, process) in &processes {
         children.entry(process.parent).or_default().push(*pid);
     }
-    let tree = |root: &i32| Some((*root, tree(*root, &processes, &children)?));
+    let tree = |root: &Root| Some((*root, tree(*root, &processes, &children)?));
     Sample {
         node: machine(),
         trees: roots.iter().filter_map(tree).collect(),
     }
 }
 
-/// What is below `root`, which is a shim: its own memory and time are petset's, the time of its children that have ended
-/// is the container's.
-fn tree(root: i32, processes: &HashMap<i32, Process>, children: &HashMap<i32, Vec<i32>>) -> Option<Used> {
-    let mut ticks = processes.get(&root)?.waited;
+/// What a container uses. A shim's own memory and time are petset's, the time of its children that have ended is the
+/// container's.
+fn tree(root: Root, processes: &HashMap<i32, Process>, children: &HashMap<i32, Vec<i32>>) -> Option<Used> {
+    let (mut ticks, mut next) = match root {
+        Root::Shim(pid) => (
+            processes.get(&pid)?.waited,
+            children.get(&pid).cloned().unwrap_or_default(),
+        ),
+        Root::Main(pid) => (0, processes.contains_key(&pid).then(|| vec![pid])?),
+    };
     let (mut private, mut shared, mut rss) = (0, 0, 0);
-    let mut next: Vec<i32> = children.get(&root).cloned().unwrap_or_default();
     while let Some(pid) = next.pop() {
         next.extend(children.get(&pid).into_iter().flatten());
         let Some(process) = processes.get(&pid) else {
@@ -313,13 +319,13 @@ mod tests {
         assert_eq!(busy("cpu  1 2 4 1000 1000 8 16 1000 1000 0\ncpu0 5 5"), 31);
     }
 
-    fn listed(shim: i32, started: Timestamp) -> Listed {
+    fn listed(pid: i32, started: Timestamp) -> Listed {
         Listed {
             namespace: "default".into(),
             pod: "p".into(),
             uid: "u".into(),
-            container: format!("c{shim}"),
-            shim,
+            container: format!("c{pid}"),
+            root: Root::Shim(pid),
             started,
         }
     }
@@ -335,11 +341,14 @@ mod tests {
         let started: Timestamp = "2026-01-01T00:00:08Z".parse().expect("a time");
         let before = Sample {
             node: used(0),
-            trees: HashMap::from([(1, used(1_000))]),
+            trees: HashMap::from([(Root::Shim(1), used(1_000))]),
         };
         let after = Sample {
             node: used(40_000_000_000),
-            trees: HashMap::from([(1, used(2_000_001_000)), (2, used(1_000_000_000))]),
+            trees: HashMap::from([
+                (Root::Shim(1), used(2_000_001_000)),
+                (Root::Shim(2), used(1_000_000_000)),
+            ]),
         };
         let containers = [listed(1, started), listed(2, started), listed(3, started)];
         let answer = summary("n", &containers, &before, &after, Duration::from_secs(4), now);
@@ -366,13 +375,15 @@ mod tests {
         let mut line = [0u8; 1];
         std::io::Read::read_exact(child.stdout.as_mut().expect("piped"), &mut line).expect("it speaks");
         let (own, below) = (std::process::id() as i32, child.id() as i32);
-        let sample = take(&[own, below, i32::MAX]);
-        for pid in crate::shim::descendants(below) {
+        let (own, main, below) = (Root::Shim(own), Root::Main(below), Root::Shim(below));
+        let sample = take(&[own, below, main, Root::Main(i32::MAX)]);
+        for pid in crate::shim::descendants(child.id() as i32) {
             let _ =
                 nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
         child.wait().expect("sh ends");
-        assert_eq!(sample.trees.len(), 2);
+        assert_eq!(sample.trees.len(), 3);
+        assert_eq!(sample.trees[&main].rss, sample.trees[&own].rss, "of sh itself");
         assert!(sample.trees[&below].rss > 0, "of sleep");
         assert!(sample.trees[&own].rss > sample.trees[&below].rss, "of sh, too");
         assert!(sample.trees[&own].working_set <= sample.trees[&own].rss);

@@ -3,6 +3,7 @@
 //! Everything that happens comes in as a `Notice` or as a new [`Wanted`]; after each the worker plans afresh and writes
 //! the status if it has changed. What takes time runs beside it and reports back.
 
+mod adopt;
 mod notes;
 mod recollect;
 
@@ -14,7 +15,9 @@ use crate::plan::{self, Action, Plan, plan};
 use crate::probe::{Kind, Outcome};
 use crate::process::Container as Process;
 use crate::record::{PodRecord, State};
-use crate::shim::protocol::Exit;
+use crate::sandbox;
+use crate::shim::protocol::Isolation;
+use crate::shim::protocol::pod::Ending;
 use crate::start::{Failure, Running, Start};
 use crate::status::{self, go_duration, status};
 use crate::stop::Stop;
@@ -68,7 +71,7 @@ enum Notice {
     },
     Ended {
         container: String,
-        exit: Exit,
+        ending: Ending,
     },
     Probed {
         container: String,
@@ -114,12 +117,14 @@ struct Worker {
     shutdown: CancellationToken,
 }
 
-/// Run one pod until it is gone, or until `shutdown` with its processes stopped.
+/// Run one pod until it is gone, or until `shutdown`, with its processes stopped unless they are to be kept.
 pub async fn run(kubelet: Arc<Kubelet>, wanted: watch::Receiver<Wanted>, shutdown: CancellationToken) {
     let (notices, mut received) = mpsc::unbounded_channel();
     let pod = wanted.borrow().pod.clone();
+    let found = kubelet.launcher.find(&kubelet.pod_directory(&pod)).await;
+    let held: Vec<Process> = found.iter().flat_map(|pod| pod.containers()).collect();
     let mut worker = Worker {
-        record: recollect::recollect(&pod, kubelet.now()),
+        record: recollect::recollect(&pod, kubelet.now(), !held.is_empty()),
         told: pod.status.clone(),
         told_version: version(&pod),
         quiet_until: None,
@@ -139,6 +144,7 @@ pub async fn run(kubelet: Arc<Kubelet>, wanted: watch::Receiver<Wanted>, shutdow
         finished: false,
         shutdown: shutdown.clone(),
     };
+    worker.adopt(held).await;
     let mut refresh = tokio::time::interval(REFRESH);
     refresh.tick().await;
     loop {
@@ -165,8 +171,9 @@ pub async fn run(kubelet: Arc<Kubelet>, wanted: watch::Receiver<Wanted>, shutdow
         }
         while worker.tasks.try_join_next().is_some() {}
     }
-    if !worker.finished {
+    if !worker.finished && !worker.kubelet.options.keep_pods {
         worker.stop_for_shutdown(&mut received).await;
+        worker.end_sandboxes().await;
     }
 }
 
@@ -242,7 +249,10 @@ impl Worker {
             let (namespace, name) = (part(&pod.metadata.namespace), part(&pod.metadata.name));
             let uid = part(&pod.metadata.uid);
             self.record.address = self.kubelet.addresses().assign(&namespace, &name, &uid);
-            if self.record.address.is_none() {
+            if let Some(address) = self.record.address {
+                // Known before anybody else is, whatever becomes of us.
+                let _ = sandbox::note_address(&self.kubelet.pod_directory(pod), address);
+            } else {
                 let message = format!(
                     "no address is free in {}: see --pod-cidr",
                     self.kubelet.options.pod_range
@@ -267,6 +277,7 @@ impl Worker {
         let (kubelet, pod, address) = (self.kubelet.clone(), pod.clone(), self.record.address);
         let tell = self.notices.clone();
         let named = address.filter(|_| !self.record.prepared);
+        self.make_sandbox(&pod);
         self.tasks.spawn(async move {
             tokio::time::sleep(after).await;
             let directory = kubelet.pod_directory(&pod);
@@ -288,6 +299,27 @@ impl Worker {
             let (volumes, ()) = tokio::join!(volumes.make(), named);
             let _ = tell.send(Notice::Volumes(volumes));
         });
+    }
+
+    /// Where a pod's containers share one, it is made while its volumes are. Whether it could be, the first container sees.
+    fn make_sandbox(&mut self, pod: &Arc<Pod>) {
+        let (kubelet, pod, address) = (self.kubelet.clone(), pod.clone(), self.record.address);
+        if self.record.prepared || address.is_none() {
+            return;
+        }
+        self.tasks.spawn(async move {
+            let (isolation, _) = kubelet.launcher.isolation().await;
+            if isolation == Isolation::Namespaces {
+                let sandbox = kubelet.sandbox(&pod, "", address, isolation);
+                let _ = kubelet.launcher.pod(&sandbox).await;
+            }
+        });
+    }
+
+    /// Nothing of the pod goes on.
+    async fn end_sandboxes(&self) {
+        let directory = self.kubelet.pod_directory(&self.pod());
+        self.kubelet.launcher.end(&directory).await;
     }
 
     /// Bring files that follow other objects up to date.
@@ -438,6 +470,7 @@ impl Worker {
     /// All is stopped: let go of what the pod held, and of the object if it is being deleted.
     async fn finish(&mut self, pod: &Pod) {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
+        self.end_sandboxes().await;
         self.kubelet.addresses().release(&uid);
         if pod.metadata.deletion_timestamp.is_none() {
             return;
@@ -475,13 +508,8 @@ impl Worker {
     /// The object is gone, so nothing of the pod may stay.
     async fn remove_by_force(&mut self) {
         let pod = self.pod();
-        for live in self.live.values() {
-            live.process.kill().await;
-        }
-        for live in self.live.values() {
-            live.process.gone().await;
-        }
         self.tasks.shutdown().await;
+        self.end_sandboxes().await;
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         self.kubelet.addresses().release(uid);
         self.kubelet.containers.remove_pod(uid);

@@ -1,14 +1,16 @@
 //! `exec` and `attach` between plain streams and real processes, without a wire.
 
-use kubelet::console::{Console, Stream, Tee};
+#[path = "support/held.rs"]
+mod held;
+
+use held::{Home, Started};
+use kubelet::console::Console;
 use kubelet::exec::{Exit, Running, Streams};
-use kubelet::process::Launcher;
-use kubelet::shim::protocol::{MainStdio, Spec};
+use kubelet::shim::protocol::{Isolation, MainStdio, Spec};
 use kubelet::terminal::TerminalSize;
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::ffi::OsString;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
@@ -18,8 +20,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    if arguments.first().is_some_and(|a| a == "shim") {
-        return kubelet::shim::main(&arguments[1..]);
+    if let Some(code) = kubelet::internal_command(&arguments) {
+        return code;
     }
     let trials = vec![
         trial("both_outputs_and_the_exit_code_arrive", outputs),
@@ -73,11 +75,11 @@ fn trial<F: Future<Output = ()> + 'static>(name: &str, test: fn() -> F) -> Trial
     })
 }
 
-/// A container and all that its log would have.
+/// A container.
 struct Container {
     running: Running,
     process: kubelet::process::Container,
-    log: Arc<Mutex<Vec<u8>>>,
+    started: Started,
 }
 
 impl Container {
@@ -88,36 +90,19 @@ impl Container {
             stdio,
             ..Spec::default()
         };
-        let launcher = Launcher::new(std::env::current_exe().expect("the test knows its own path"));
-        let started = launcher.start(&spec).await.expect("the container starts");
-        let (console, to) = Console::new(started.stdin, stdin_once, started.terminal);
-        let log = Arc::new(Mutex::new(Vec::new()));
-        for (from, stream) in [(started.stdout, Stream::Stdout), (started.stderr, Stream::Stderr)] {
-            let (to, log) = (to.clone(), log.clone());
-            let mut tee = Tee { from, stream, to };
-            tokio::spawn(async move {
-                let mut chunk = vec![0; 4096];
-                while let Ok(length @ 1..) = tee.read(&mut chunk).await {
-                    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-                    log.extend_from_slice(&chunk[..length]);
-                }
-            });
-        }
-        let process = started.container;
+        let started = Home::new(Isolation::None).start(&spec).await;
+        let started = started.expect("the container starts");
+        let process = started.container.clone();
+        let console = Console::new(process.clone(), stdio, stdin_once);
         Self {
             running: Running::new(process.clone(), console, None),
             process,
-            log,
+            started,
         }
     }
 
     async fn idle() -> Self {
         Self::start("exec sleep 1000", MainStdio::NoInput, false).await
-    }
-
-    fn log(&self) -> String {
-        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&log).into_owned()
     }
 
     fn exec(&self, argv: &[&str], tty: bool, streams: Streams) -> JoinHandle<Result<Exit, String>> {
@@ -326,7 +311,7 @@ async fn client_goes() {
     let pid = said.split_whitespace().next().expect("a pid").to_owned();
     exec.abort();
     until_dead(&pid).await;
-    assert!(container.process.state().exit.is_none());
+    assert!(container.process.state().ending.is_none());
     container.end().await;
 }
 
@@ -384,7 +369,8 @@ async fn attach_hears() {
 }
 
 async fn two_clients() {
-    let container = Container::start("while read line; do echo $line; done", MainStdio::Input, false).await;
+    let mut container =
+        Container::start("while read line; do echo $line; done", MainStdio::Input, false).await;
     let ((mut one, for_one), (mut two, for_two)) = (connect(1024), connect(1024));
     let attached = [container.attach(for_one), container.attach(for_two)];
     one.stdin.write_all(b"first\n").await.expect("typed");
@@ -392,7 +378,8 @@ async fn two_clients() {
     two.stdin.write_all(b"second\n").await.expect("typed");
     until(&mut one.stdout, "second\n").await;
     until(&mut two.stdout, "second\n").await;
-    assert_eq!(container.log(), "first\nsecond\n");
+    assert_eq!(container.started.line().await, "first");
+    assert_eq!(container.started.line().await, "second");
     container.process.kill().await;
     for attach in attached {
         assert_eq!(attach.await.expect("no panic").expect("it ended").signal, Some(9));
@@ -419,12 +406,13 @@ async fn stdin_again() {
         drop(client.stdin);
         assert_eq!(attach.await.expect("no panic"), Ok(exited(0)));
     }
-    assert!(container.process.state().exit.is_none());
+    assert!(container.process.state().ending.is_none());
     container.end().await;
 }
 
 async fn main_terminal() {
-    let container = Container::start("tty; read line; stty size; exit 6", MainStdio::Terminal, true).await;
+    let mut container =
+        Container::start("tty; read line; stty size; exit 6", MainStdio::Terminal, true).await;
     assert!(container.running.tty());
     let (mut client, streams) = connect(1024);
     let attach = container.attach(streams);
@@ -437,7 +425,8 @@ async fn main_terminal() {
     let said = until(&mut client.stdout, "40 100\r\n").await;
     assert!(said.contains("hello\r\n"), "no echo: {said:?}");
     assert_eq!(attach.await.expect("no panic"), Ok(exited(6)));
-    assert!(container.log().contains("/dev/pts/"), "{}", container.log());
+    let said = container.started.output().await;
+    assert!(said.contains("/dev/pts/"), "{said}");
 }
 
 async fn deaf_client() {
@@ -446,7 +435,10 @@ async fn deaf_client() {
     let (mut deaf, streams) = connect(64);
     let attach = container.attach(streams);
     deaf.stdin.write_all(b"go\n").await.expect("typed");
-    while container.log.lock().unwrap_or_else(PoisonError::into_inner).len() < 20_000_000 {
+    // It is through with saying it all, and reads on.
+    let log = kubelet::log::path(&container.started.home.sandbox(None).directory, 0);
+    let size = |path: std::path::PathBuf| std::fs::metadata(path).map_or(0, |m| m.len());
+    while size(log.clone()) + size(log.with_extension("log.1")) < 20_000_000 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     tokio::io::copy(&mut deaf.stdout, &mut tokio::io::sink())

@@ -1,24 +1,31 @@
 //! Containers as real processes: trees that are killed whole, volumes at their real paths, nothing on the host.
 
-use kubelet::process::{Launcher, Started};
-use kubelet::shim::protocol::{Exit, Mount, Spec};
+#[path = "support/held.rs"]
+mod held;
+
+use held::{Home, Started};
+use kubelet::process::{Container, Launcher, Pod};
+use kubelet::shim::protocol::{Exit, Isolation, Log, Mount, Sandbox, Spec};
 use libtest_mimic::{Arguments, Failed, Trial};
+use nix::sys::signal::{Signal, kill};
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    if arguments.first().is_some_and(|a| a == "shim") {
-        return kubelet::shim::main(&arguments[1..]);
+    if let Some(code) = kubelet::internal_command(&arguments) {
+        return code;
     }
-    if arguments.first().is_some_and(|a| a == "hold") {
-        return hold();
+    if let [hold, directory] = &arguments[..]
+        && hold == "hold"
+    {
+        return hold_until_killed(directory.as_ref());
     }
     let trials = vec![
         trial("a_container_says_what_it_says_and_how_it_ended", says_and_ends),
@@ -38,7 +45,15 @@ fn main() -> ExitCode {
             exec_inside,
         ),
         trial("an_exec_that_is_dropped_is_killed", exec_dropped),
-        trial("no_process_outlives_the_kubelet", nothing_outlives),
+        trial("a_pod_outlives_the_kubelet_and_the_next_one_finds_it", outlives),
+        trial(
+            "an_end_that_nobody_saw_is_told_to_the_next_kubelet",
+            ended_meanwhile,
+        ),
+        trial("what_a_killed_shim_held_is_gone_before_a_new_one", shim_killed),
+        trial("a_second_instance_waits_for_the_first", one_at_a_time),
+        trial("without_its_data_directory_nothing_goes_on", directory_removed),
+        trial("a_pod_may_write_to_a_pipe_that_nobody_reads", broken_pipe),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
@@ -54,10 +69,6 @@ fn trial<F: Future<Output = ()> + 'static>(name: &str, test: fn() -> F) -> Trial
     })
 }
 
-fn launcher() -> Launcher {
-    Launcher::new(std::env::current_exe().expect("the test knows its own path"))
-}
-
 fn shell(script: &str) -> Spec {
     Spec {
         argv: vec!["sh".into(), "-c".into(), script.into()],
@@ -66,27 +77,33 @@ fn shell(script: &str) -> Spec {
     }
 }
 
+/// Without namespaces: most of what these tests are about is the same with them.
+fn home() -> Home {
+    Home::new(Isolation::None)
+}
+
 async fn start(spec: &Spec) -> Started {
-    launcher().start(spec).await.expect("the container starts")
+    home().start(spec).await.expect("the container starts")
+}
+
+/// A home with mount and UTS namespaces; `None`: not on this machine.
+async fn isolated() -> Option<Home> {
+    let home = Home::new(Isolation::Mounts);
+    match home.launcher.pod(&home.sandbox(None)).await {
+        Ok(_) => Some(home),
+        Err(why) => {
+            assert!(why.contains("namespaces"), "{why}");
+            None
+        }
+    }
 }
 
 async fn output(started: &mut Started) -> String {
-    let mut text = String::new();
-    started
-        .stdout
-        .read_to_string(&mut text)
-        .await
-        .expect("the output is text");
-    text
+    started.output().await
 }
 
 async fn line(started: &mut Started) -> String {
-    let mut text = String::new();
-    BufReader::new(&mut started.stdout)
-        .read_line(&mut text)
-        .await
-        .expect("a line");
-    text.trim().to_owned()
+    started.line().await.trim().to_owned()
 }
 
 fn alive(pid: &str) -> bool {
@@ -170,19 +187,18 @@ async fn volume_at_new_path() {
             })
             .collect(),
         scratch,
-        namespaces: true,
-        hostname: Some("web-1".into()),
         ..shell(
             "hostname; for d in $TARGETS; do echo $d > $d/file && cat $d/file; done; ls /usr/share | wc -l",
         )
     };
     let mut spec = spec;
     spec.env.push(("TARGETS".into(), targets.join(" ")));
-    if launcher().isolation().await.is_err() {
-        assert!(start_fails(&spec).await.contains("namespace"));
-        return;
-    }
-    let mut started = start(&spec).await;
+    let Some(home) = isolated().await else { return };
+    home.launcher
+        .end(home.directory.path().join("pod").as_path())
+        .await;
+    let sandbox = home.sandbox(Some("web-1"));
+    let mut started = home.start_in(&sandbox, 0, &spec).await.expect("it starts");
     let said = output(&mut started).await;
     let entries = std::fs::read_dir("/usr/share").expect("/usr/share").count();
     assert_eq!(said, format!("web-1\n{}\n{}\n", targets.join("\n"), entries + 1));
@@ -196,7 +212,7 @@ async fn volume_at_new_path() {
 }
 
 async fn start_fails(spec: &Spec) -> String {
-    match launcher().start(spec).await {
+    match home().start(spec).await {
         Ok(_) => panic!("it started"),
         Err(message) => message,
     }
@@ -215,13 +231,10 @@ async fn read_only() {
             read_only: true,
         }],
         scratch,
-        namespaces: true,
         ..shell("touch /petset-read-only/x 2>/dev/null && echo written || echo refused")
     };
-    if launcher().isolation().await.is_err() {
-        return;
-    }
-    let mut started = start(&spec).await;
+    let Some(home) = isolated().await else { return };
+    let mut started = home.start(&spec).await.expect("it starts");
     assert_eq!(output(&mut started).await, "refused\n");
 }
 
@@ -253,11 +266,7 @@ fn null() -> OwnedFd {
 }
 
 async fn exec_inside() {
-    let started = start(&Spec {
-        hostname: None,
-        ..shell("read _ < /dev/zero; sleep 1000")
-    })
-    .await;
+    let started = start(&shell("read _ < /dev/zero; sleep 1000")).await;
     let (read, write) = pipe();
     let argv = ["sh", "-c", "echo from inside; exit 7"].map(String::from);
     let exit = started
@@ -294,36 +303,119 @@ async fn exec_dropped() {
     .expect("reads");
     exec.abort();
     until_dead(&pid).await;
-    assert!(started.container.state().exit.is_none());
+    assert!(started.container.state().ending.is_none());
     started.container.kill().await;
     started.container.gone().await;
 }
 
-/// A kubelet that starts a container, says which processes it has and then does nothing more.
-fn hold() -> ExitCode {
+/// A kubelet that starts a container in this directory, says so and then does nothing more.
+fn hold_until_killed(directory: &Path) -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
     runtime.block_on(async {
-        let mut started = start(&shell("sleep 1000 & echo $! $$; wait")).await;
-        let said = line(&mut started).await + "\n";
+        let own = std::env::current_exe().expect("the test knows its own path");
+        let launcher = Launcher::new(own, directory.to_owned(), Some(Isolation::None));
+        let sandbox = Sandbox {
+            directory: directory.join("pod"),
+            isolation: Isolation::None,
+            ..Sandbox::default()
+        };
+        std::fs::create_dir_all(&sandbox.directory).expect("a directory");
+        let pod = launcher.pod(&sandbox).await.expect("a shim");
+        let mut spec = shell("sleep 1000 & echo $! $$; wait");
+        spec.log = Some(Log {
+            path: kubelet::log::path(&sandbox.directory, 0),
+            max_size: 1 << 20,
+            max_files: 2,
+        });
+        let container = pod.start("c", 0, spec).await.expect("it starts");
+        let said = format!("{}\n", container.pid);
         std::io::Write::write_all(&mut std::io::stdout(), said.as_bytes()).expect("the test listens");
         std::future::pending::<()>().await;
     });
     ExitCode::SUCCESS
 }
 
-async fn nothing_outlives() {
+/// The containers that the next kubelet finds.
+async fn found(home: &Home) -> Vec<Container> {
+    let pod = home.directory.path().join("pod");
+    let found = home.next().launcher.find(&pod).await;
+    found.iter().flat_map(Pod::containers).collect()
+}
+
+async fn outlives() {
+    let home = home();
     let mut kubelet = tokio::process::Command::new(std::env::current_exe().expect("own path"))
         .arg("hold")
+        .arg(home.directory.path())
         .stdout(std::process::Stdio::piped())
         .spawn()
         .expect("a kubelet");
-    let mut pids = String::new();
+    let mut pid = String::new();
     let stdout = kubelet.stdout.take().expect("piped");
-    BufReader::new(stdout).read_line(&mut pids).await.expect("a line");
+    BufReader::new(stdout).read_line(&mut pid).await.expect("a line");
     kubelet.kill().await.expect("kill -9");
-    let pids: Vec<&str> = pids.split_whitespace().collect();
-    assert_eq!(pids.len(), 2);
-    for pid in pids {
+    let containers = found(&home).await;
+    assert_eq!(containers.len(), 1);
+    assert_eq!(containers[0].pid.to_string(), pid.trim());
+    assert!(alive(pid.trim()));
+    containers[0].signal(15).await;
+    assert_eq!(containers[0].exited().await.signal, Some(15));
+    containers[0].gone().await;
+}
+
+async fn ended_meanwhile() {
+    let home = home();
+    let started = home.start(&shell("exit 42")).await.expect("it starts");
+    let seen = started.container.ended().await;
+    started.container.gone().await;
+    let containers = found(&home).await;
+    let state = containers[0].state();
+    assert_eq!((state.ending, state.gone), (Some(seen), true));
+    assert_eq!(seen.exit.code, 42);
+}
+
+async fn shim_killed() {
+    let home = home();
+    let mut first = home
+        .start(&shell("setsid sleep 1000 & echo $! $$; wait"))
+        .await
+        .expect("it starts");
+    let pids = line(&mut first).await;
+    kill(nix::unistd::Pid::from_raw(first.pod.shim()), Signal::SIGKILL).expect("killed");
+    first.container.gone().await;
+    assert_eq!(first.container.exited().await.code, 137);
+    let mut second = home.start(&shell("exit 0")).await.expect("it starts");
+    assert_ne!(first.pod.shim(), second.pod.shim());
+    for pid in pids.split_whitespace() {
         until_dead(pid).await;
     }
+    output(&mut second).await;
+}
+
+async fn one_at_a_time() {
+    let home = home();
+    let sandbox = home.sandbox(None);
+    let first = home.start(&shell("sleep 1000")).await.expect("it starts");
+    let refused = home.start_in(&sandbox, 1, &shell("exit 0")).await;
+    assert!(refused.err().expect("refused").contains("not gone"));
+    first.container.kill().await;
+    first.container.gone().await;
+    let second = home.start_in(&sandbox, 1, &shell("exit 0")).await;
+    assert_eq!(second.expect("it starts").container.exited().await.code, 0);
+}
+
+async fn directory_removed() {
+    let mut started = start(&shell("sleep 1000 & echo $!; wait")).await;
+    let pid = line(&mut started).await;
+    std::fs::remove_dir_all(started.home.directory.path()).expect("removed");
+    until_dead(&pid).await;
+    until_dead(&started.pod.shim().to_string()).await;
+}
+
+async fn broken_pipe() {
+    // A program that ignored SIGPIPE, as Rust's do, would complain.
+    let mut started = start(&shell("yes 2>&1 | head -n 1")).await;
+    assert_eq!(output(&mut started).await, "y\n");
+    let mut started = start(&shell("(yes; echo $? >&2) | head -n 1")).await;
+    assert!(output(&mut started).await.contains("141"));
 }

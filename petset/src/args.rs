@@ -248,6 +248,34 @@ pub struct Pods {
     #[arg(long, env = "PETSET_MAX_BACK_OFF", value_name = "SECONDS", default_value_t = 300,
         value_parser = clap::value_parser!(u32).range(1..=300))]
     pub max_back_off: u32,
+    /// Leave pods running when petset is told to stop; the next start takes them over
+    #[arg(long, env = "PETSET_KEEP_PODS")]
+    pub keep_pods: bool,
+    /// Size at which a container's log is rotated, for example 10Mi
+    #[arg(long, env = "PETSET_CONTAINER_LOG_MAX_SIZE", value_name = "SIZE", default_value = "10Mi", value_parser = log_size)]
+    pub container_log_max_size: u64,
+    /// How many files of a container's log are kept
+    #[arg(long, env = "PETSET_CONTAINER_LOG_MAX_FILES", value_name = "NUMBER", default_value_t = 5,
+        value_parser = clap::value_parser!(u32).range(2..=1000))]
+    pub container_log_max_files: u32,
+}
+
+/// A number of bytes, as Kubernetes writes quantities.
+fn log_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor: u64 = match &text[digits.len()..] {
+        "" => 1,
+        "k" => 1000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        unit => return Err(format!("{unit:?} is none of k, M, G, Ki, Mi, Gi")),
+    };
+    let number: u64 = digits.parse().map_err(|e| format!("{digits:?}: {e}"))?;
+    let size = number.checked_mul(factor).filter(|size| *size > 0);
+    size.ok_or_else(|| format!("{text:?} is not a size that a log can have"))
 }
 
 /// `petset up`

@@ -73,6 +73,12 @@ pub struct Components {
     pub executable: PathBuf,
     /// Delays between restarts of a container.
     pub back_off: BackOff,
+    /// Whether pods go on when petset is told to stop.
+    pub keep_pods: bool,
+    /// Size in bytes at which a container's log is rotated.
+    pub log_max_size: u64,
+    /// How many files of it are kept.
+    pub log_max_files: usize,
 }
 
 /// A running cluster. [`Cluster::stop`] stops it in order; dropping it stops it anyhow.
@@ -387,6 +393,10 @@ pub fn kubelet_options(
         },
         executable: components.executable.clone(),
         back_off: components.back_off,
+        isolation: None,
+        keep_pods: components.keep_pods,
+        log_max_size: components.log_max_size,
+        log_max_files: components.log_max_files,
         version: env!("CARGO_PKG_VERSION").into(),
         dns_server: None,
     }

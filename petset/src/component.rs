@@ -122,6 +122,9 @@ pub fn components(
             initial: default.initial.min(max),
             max,
         },
+        keep_pods: pods.keep_pods,
+        log_max_size: pods.container_log_max_size,
+        log_max_files: pods.container_log_max_files as usize,
     })
 }
 

@@ -35,7 +35,11 @@ pub async fn run(arguments: Up) -> anyhow::Result<()> {
         error = cluster.failed() => Err(error),
         Err(error) = shown => Err(error),
     };
-    screen.say("stopping: pods get their grace period; objects and volumes are kept");
+    screen.say(if arguments.pods.keep_pods {
+        "stopping: pods go on without petset; the next start takes them over"
+    } else {
+        "stopping: pods get their grace period; objects and volumes are kept"
+    });
     cluster.stop().await;
     outcome
 }

@@ -9,6 +9,7 @@ use super::spawn::Stdio;
 use super::wire::Connection;
 use super::{kill_descendants, map_ids};
 use crate::holder::block_signals;
+use crate::leftover::Held;
 use jiff::Timestamp;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -47,6 +48,7 @@ struct Shim {
     children: SignalFd,
     containers: BTreeMap<String, Container>,
     execs: HashMap<Pid, Exec>,
+    held: Held,
     /// The first process of a PID namespace that the containers share.
     pause: Option<Pid>,
     /// The pod's cable.
@@ -83,12 +85,22 @@ impl Shim {
             children,
             containers: BTreeMap::new(),
             execs: HashMap::new(),
+            held: Held::new(),
             pause: None,
             network: None,
             _cluster: File::open("/proc/self/ns/net").ok(),
         };
+        shim.write_down(shim.pod.pid)?;
         shim.pod.failure = shim.isolate().err();
         Ok(shim)
+    }
+
+    /// One more process that must be gone before anybody else may hold this pod.
+    fn write_down(&mut self, pid: i32) -> Result<(), String> {
+        self.held.add(pid);
+        let directory = &self.pod.sandbox.directory;
+        let written = self.held.write(directory);
+        written.map_err(|e| format!("cannot write to {}: {e}", directory.display()))
     }
 
     /// Make the namespaces that the pod's containers share.
@@ -292,6 +304,9 @@ impl Shim {
         let container = Container::start(name, instance, spec, sandbox, place, reach)?;
         let known = container.known.clone();
         self.containers.insert(name.to_owned(), container);
+        if let Err(message) = self.write_down(known.pid) {
+            super::complain(&message);
+        }
         Ok(known)
     }
 

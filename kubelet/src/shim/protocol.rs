@@ -1,5 +1,5 @@
-//! What the kubelet and a container's shim say to each other: one JSON object a line, over the socket that is
-//! the shim's standard input. A line may carry file descriptors.
+//! What the kubelet says to the [`holder`], and to the shims of [`pod`]s: one JSON object a line, over Unix sockets. A line
+//! may carry file descriptors.
 
 pub mod holder;
 pub mod pod;
@@ -7,7 +7,7 @@ pub mod pod;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// What to run, sent once, first.
+/// What to run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spec {
     /// Program and arguments; a program without a slash is looked up in the `PATH` of `env`.
@@ -16,14 +16,10 @@ pub struct Spec {
     pub env: Vec<(String, String)>,
     /// Working directory; `None` is the root directory.
     pub working_dir: Option<PathBuf>,
-    /// Host name in the pod's own UTS namespace.
-    pub hostname: Option<String>,
-    /// What appears where; ignored without namespaces.
+    /// What appears where; ignored without a mount namespace.
     pub mounts: Vec<Mount>,
     /// An empty directory of the pod's own, for building its view of the file system.
     pub scratch: PathBuf,
-    /// Whether to make namespaces (found out beforehand with [`Request`]-less probing).
-    pub namespaces: bool,
     /// `runAsUser`, `runAsGroup` and supplementary groups; only root can change them.
     pub user: Option<u32>,
     /// See `user`.
@@ -150,15 +146,15 @@ pub struct Limits {
     pub processes: Option<u64>,
 }
 
-/// What is the standard input of a main process. Output goes to the shim's own, except with a terminal.
+/// What is the standard input of a main process. Output goes to the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MainStdio {
     /// `/dev/null`.
     #[default]
     NoInput,
-    /// The descriptor that comes along with the [`Spec`].
+    /// What clients type who are attached.
     Input,
-    /// All three are the terminal that comes along with the [`Spec`].
+    /// All three are a terminal.
     Terminal,
 }
 
@@ -173,63 +169,6 @@ pub struct Mount {
     pub target: PathBuf,
     /// Whether writes fail.
     pub read_only: bool,
-}
-
-/// Kubelet to shim, after the [`Spec`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Request {
-    /// Send a signal to the container's main process.
-    Signal(i32),
-    /// Kill every process of the container.
-    Kill,
-    /// Run another program in the container. Standard input, output and error come along as descriptors, or one that is
-    /// its terminal.
-    Exec {
-        /// Chosen by the kubelet, repeated in [`Report::ExecExited`].
-        id: u64,
-        /// Program and arguments.
-        argv: Vec<String>,
-        /// Whether it has a terminal.
-        tty: bool,
-    },
-    /// Kill what an earlier `Exec` started, with its process group.
-    KillExec {
-        /// The `Exec`'s id.
-        id: u64,
-    },
-}
-
-/// Shim to kubelet.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Report {
-    /// The main process runs.
-    Started {
-        /// Its process id on the host.
-        pid: i32,
-    },
-    /// It could not be started; the shim is gone after this.
-    Failed {
-        /// What went wrong and where.
-        message: String,
-    },
-    /// The main process ended; the rest of its tree is being killed.
-    Exited(Exit),
-    /// No process of the container is left; the shim is gone after this.
-    Gone,
-    /// An `Exec` ended.
-    ExecExited {
-        /// The `Exec`'s id.
-        id: u64,
-        /// How.
-        exit: Exit,
-    },
-    /// An `Exec` could not be started.
-    ExecFailed {
-        /// The `Exec`'s id.
-        id: u64,
-        /// What went wrong.
-        message: String,
-    },
 }
 
 /// How a process ended.

@@ -1,13 +1,10 @@
-//! Starting one program in the container: fork, the last preparations, exec.
+//! What happens in a container's child between fork and exec.
 
 use super::protocol::Spec;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sys::signal::SigSet;
 use nix::sys::stat::Mode;
-use nix::unistd::{
-    ForkResult, Gid, Pid, Uid, dup2_raw, execve, fchown, fork, pipe2, read, setpgid, setsid, write,
-};
+use nix::unistd::{Gid, Uid, dup2_raw, fchown, setsid};
 use std::ffi::CString;
 use std::fs;
 use std::io;
@@ -17,79 +14,20 @@ use std::path::Path;
 
 /// Standard input, output and error of a program.
 pub enum Stdio {
-    /// The shim's own output and, unless this is another, its input (`/dev/null`).
-    Own(Option<OwnedFd>),
     /// These.
     Given([OwnedFd; 3]),
     /// A terminal, which becomes its controlling one.
     Terminal(OwnedFd),
 }
 
-/// Fork and run `argv` with the environment, directory and user of `spec`. Success means that the exec has succeeded.
-pub fn spawn(spec: &Spec, argv: &[String], stdio: &Stdio) -> Result<Pid, String> {
-    let program = argv.first().ok_or("the command is empty")?;
-    let path = find(program, spec)?;
-    let c_path = c_string(&path)?;
-    let c_argv = argv.iter().map(|a| c_string(a)).collect::<Result<Vec<_>, _>>()?;
-    let c_env = spec
-        .env
-        .iter()
-        .map(|(k, v)| c_string(&format!("{k}={v}")))
-        .collect::<Result<Vec<_>, _>>()?;
-    let (told, tell) = pipe2(OFlag::O_CLOEXEC).map_err(|e| format!("pipe: {e}"))?;
-    // SAFETY: the shim has one thread, so the child may do whatever a process may do.
-    match unsafe { fork() }.map_err(|e| format!("fork: {e}"))? {
-        ForkResult::Child => {
-            let message = match prepare(spec, stdio) {
-                Err(message) => message,
-                Ok(()) => {
-                    let Err(errno) = execve(&c_path, &c_argv, &c_env);
-                    format!("exec {path}: {}", errno.desc().to_lowercase())
-                }
-            };
-            let _ = write(&tell, message.as_bytes());
-            // SAFETY: ends the child at once, without the parent's exit handlers.
-            unsafe { libc::_exit(127) }
-        }
-        ForkResult::Parent { child } => {
-            drop(tell);
-            let message = read_to_end(&told);
-            if message.is_empty() {
-                return Ok(child);
-            }
-            let _ = nix::sys::wait::waitpid(child, None);
-            Err(message)
-        }
-    }
-}
-
-/// In the child, between fork and exec.
-fn prepare(spec: &Spec, stdio: &Stdio) -> Result<(), String> {
-    let failed = |what: &'static str| move |errno: Errno| format!("{what}: {}", errno.desc());
-    // A session's leader leads a process group, too.
-    match stdio {
-        Stdio::Terminal(terminal) => control(spec, terminal).map_err(failed("terminal"))?,
-        _ => setpgid(Pid::from_raw(0), Pid::from_raw(0)).map_err(failed("setpgid"))?,
-    }
-    standard_streams(stdio).map_err(failed("standard streams"))?;
-    SigSet::all().thread_unblock().map_err(failed("sigprocmask"))?;
-    let directory = spec.working_dir.as_deref().unwrap_or(Path::new("/"));
-    std::env::set_current_dir(directory)
-        .map_err(|e| format!("cannot enter the working directory {}: {e}", directory.display()))?;
-    become_user(spec)
-}
-
 /// In the child: make these its own.
 pub fn standard_streams(stdio: &Stdio) -> nix::Result<()> {
     let standard = match stdio {
-        Stdio::Own(stdin) => [stdin.as_ref(), None, None],
-        Stdio::Given([stdin, stdout, stderr]) => [Some(stdin), Some(stdout), Some(stderr)],
-        Stdio::Terminal(terminal) => [Some(terminal); 3],
+        Stdio::Given(all) => all.each_ref(),
+        Stdio::Terminal(terminal) => [terminal; 3],
     };
     for (number, descriptor) in standard.into_iter().enumerate() {
-        if let Some(descriptor) = descriptor {
-            replace(descriptor.as_raw_fd(), number as RawFd)?;
-        }
+        replace(descriptor.as_raw_fd(), number as RawFd)?;
     }
     Ok(())
 }
@@ -188,17 +126,4 @@ pub(super) fn replace(from: RawFd, number: RawFd) -> nix::Result<()> {
 
 pub(super) fn c_string(text: &str) -> Result<CString, String> {
     CString::new(text).map_err(|_| format!("{text:?} contains a NUL byte"))
-}
-
-fn read_to_end(from: &OwnedFd) -> String {
-    let mut message = Vec::new();
-    let mut chunk = [0u8; 1024];
-    loop {
-        match read(from, &mut chunk) {
-            Ok(0) => return String::from_utf8_lossy(&message).into_owned(),
-            Ok(length) => message.extend_from_slice(&chunk[..length]),
-            Err(Errno::EINTR) => {}
-            Err(_) => return String::from_utf8_lossy(&message).into_owned(),
-        }
-    }
 }

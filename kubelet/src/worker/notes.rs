@@ -1,16 +1,18 @@
 //! What happened beside the worker, written into its record: volumes, starts, probes, ends.
 
 use super::{CONFIG_RETRY, FIRST_RETRY, LAST_RETRY, Live, Notice, Worker};
+use crate::console::Console;
 use crate::exec;
 use crate::handler::Target;
 use crate::probe::{self, Kind, Outcome};
+use crate::process::Container as Process;
 use crate::record::{Record, State, terminated};
 use crate::shim::protocol::Exit;
-use crate::start::{Failure, Running};
+use crate::start::{self, Failure, Running};
 use crate::status::{back_off_message, will_restart};
 use crate::volume::{NotReady, Ready};
 use events::EventType;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, Pod};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,9 +31,13 @@ impl Worker {
                 Ok(running) => self.note_started(&pod, &container, running),
                 Err(failure) => self.note_failure(&pod, &container, failure),
             },
-            Notice::Ended { container, exit } => {
-                let message = self.termination_message(&pod, &container, exit);
-                self.note_ended(&pod, &container, terminated(exit, message));
+            Notice::Ended { container, ending } => {
+                let message = self.termination_message(&pod, &container, ending.exit);
+                let mut ended = terminated(ending.exit, message);
+                if ending.oom_killed {
+                    ended.reason = Some("OOMKilled".into());
+                }
+                self.note_ended(&pod, &container, ended, ending.at);
             }
             Notice::Probed {
                 container,
@@ -73,35 +79,52 @@ impl Worker {
         let Some(container) = self.container(pod, name) else {
             return;
         };
-        let now = self.kubelet.now();
-        let id = format!("petset://{}-{name}-{}", running.process.pid, now.as_millisecond());
+        let id = start::container_id(&running.process);
         let record = self.record.containers.entry(name.to_owned()).or_default();
         record.image_id = running.image.what;
         record.started(
             id,
-            now,
+            running.process.known.started,
             container.startup_probe.is_none(),
             container.readiness_probe.is_none(),
         );
-        let (tell, process, of) = (self.notices.clone(), running.process.clone(), name.to_owned());
+        self.attend(pod, &container, running.process, running.console);
+    }
+
+    /// Follow a container that runs, and let clients reach it.
+    pub(super) fn attend(
+        &mut self,
+        pod: &Arc<Pod>,
+        container: &Container,
+        process: Process,
+        console: Arc<Console>,
+    ) {
+        let name = container.name.as_str();
+        let directory = self.kubelet.pod_directory(pod).join("containers").join(name);
+        let log = self.kubelet.logs.begin(&directory, process.known.instance);
+        let (tell, ending, of) = (self.notices.clone(), process.clone(), name.to_owned());
         self.tasks.spawn(async move {
-            let exit = process.exited().await;
-            process.gone().await;
-            let _ = tell.send(Notice::Ended { container: of, exit });
+            let ended = ending.ended().await;
+            ending.gone().await;
+            drop(log);
+            let _ = tell.send(Notice::Ended {
+                container: of,
+                ending: ended,
+            });
         });
-        let reachable = exec::Running::new(running.process.clone(), running.console, self.record.address);
-        self.kubelet.containers.insert(pod, name, reachable, now);
-        self.live.insert(
-            name.to_owned(),
-            Live {
-                process: running.process,
-                probes: Vec::new(),
-            },
-        );
-        if container.startup_probe.is_some() {
-            self.watch_probe(&container, Kind::Startup);
+        let reachable = exec::Running::new(process.clone(), console, self.record.address);
+        let started = process.known.started;
+        self.kubelet.containers.insert(pod, name, reachable, started);
+        let live = Live {
+            process,
+            probes: Vec::new(),
+        };
+        self.live.insert(name.to_owned(), live);
+        let state = self.record.containers.get(name).map(|r| &r.state);
+        if matches!(state, Some(State::Running { started: false, .. })) {
+            self.watch_probe(container, Kind::Startup);
         } else {
-            self.watch_after_startup(&container);
+            self.watch_after_startup(container);
         }
     }
 
@@ -201,7 +224,7 @@ impl Worker {
                     message: Some(message),
                     ..ContainerStateTerminated::default()
                 };
-                self.note_ended(pod, name, ended);
+                self.note_ended(pod, name, ended, now);
                 return;
             }
             Failure::Hook(message) => {
@@ -212,8 +235,19 @@ impl Worker {
                     },
                     Some(message),
                 );
-                self.note_ended(pod, name, ended);
+                self.note_ended(pod, name, ended, now);
                 return;
+            }
+            Failure::Sandbox(message) => {
+                let message = format!("Failed to create pod sandbox: {message}");
+                self.kubelet.events.tell(
+                    pod,
+                    None,
+                    EventType::Warning,
+                    "FailedCreatePodSandBox",
+                    message.clone(),
+                );
+                ("ContainerCreating", message)
             }
             Failure::Image(message) => {
                 let image = self
@@ -252,17 +286,16 @@ impl Worker {
         record.wait(reason, message, now, back_off);
     }
 
-    fn note_ended(&mut self, pod: &Arc<Pod>, name: &str, ended: ContainerStateTerminated) {
+    fn note_ended(&mut self, pod: &Arc<Pod>, name: &str, ended: ContainerStateTerminated, at: Timestamp) {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         self.kubelet.containers.remove(uid, name);
         if let Some(live) = self.live.remove(name) {
             live.probes.iter().for_each(AbortHandle::abort);
         }
         let back_off = self.kubelet.options.back_off;
-        let now = self.kubelet.now();
         let record = self.record.containers.entry(name.to_owned()).or_default();
         let exit_code = ended.exit_code;
-        record.ended(ended, now, back_off);
+        record.ended(ended, at, back_off);
         let delay = record.delay;
         let Some(container) = self.container(pod, name) else {
             return;

@@ -5,8 +5,9 @@ use crate::record::{PodRecord, Record, State};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 
-/// What can be known of a pod that an earlier kubelet ran: its restart counts, and that none of its processes is left.
-pub(super) fn recollect(pod: &Pod, now: Timestamp) -> PodRecord {
+/// What the API knows of a pod that an earlier kubelet ran: its restart counts, and how its containers ended, if nothing
+/// better is known. `is_held`: there is a shim with some of its containers.
+pub(super) fn recollect(pod: &Pod, now: Timestamp, is_held: bool) -> PodRecord {
     let status = pod.status.as_ref();
     let mut record = PodRecord {
         start_time: Some(status.and_then(|s| s.start_time.as_ref()).map_or(now, |t| t.0)),
@@ -48,7 +49,7 @@ pub(super) fn recollect(pod: &Pod, now: Timestamp) -> PodRecord {
         };
         record.containers.insert(known.name.clone(), memory);
     }
-    if !plan::is_terminal(pod) && pod.metadata.deletion_timestamp.is_none() {
+    if !is_held && !plan::is_terminal(pod) && pod.metadata.deletion_timestamp.is_none() {
         run_init_containers_again(pod, &mut record);
     }
     record
