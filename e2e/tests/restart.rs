@@ -49,15 +49,6 @@ fn comes_back(end: impl Fn(&mut Cluster)) {
     assert!(!cluster.processes().is_empty(), "pods are processes");
 
     end(&mut cluster);
-    // A shim that saw its kubelet die needs a moment to end what it holds.
-    eventually("no process is left", PATIENCE, || {
-        let left = cluster.processes();
-        if left.is_empty() {
-            Ok(())
-        } else {
-            Err(left.join("\n"))
-        }
-    });
     for file in &files {
         assert_eq!(fs::read_to_string(file).expect("data is kept"), "start\n");
     }
@@ -111,9 +102,71 @@ fn after_sigterm_the_next_up_brings_back_the_same_cluster() {
     });
 }
 
+/// What tells the instances of containers apart.
+fn instances(cluster: &Cluster) -> Vec<String> {
+    let pods = cluster.get("pods");
+    let of = |pod: &Value| {
+        let status = &pod["status"]["containerStatuses"][0];
+        let (id, restarts) = (&status["containerID"], &status["restartCount"]);
+        format!(
+            "{} {id} {restarts} {}",
+            pod["metadata"]["name"], pod["status"]["podIP"]
+        )
+    };
+    pods["items"].as_array().expect("a list").iter().map(of).collect()
+}
+
+/// End petset somehow: its pods go on, and are the same for the next one.
+fn goes_on(arguments: &[&str], end: impl Fn(&mut Cluster)) {
+    let mut cluster = Cluster::up_with_two_shells();
+    if !arguments.is_empty() {
+        cluster.terminate();
+        cluster.start(arguments);
+        eventually("both run again", PATIENCE, || {
+            let instances = instances(&cluster).join(", ");
+            let again = instances.matches(" 1 ").count() == 2;
+            again.then_some(()).ok_or(instances)
+        });
+        cluster.until_available("db", 2);
+    }
+    let (before, identities_before) = (instances(&cluster), identities(&cluster));
+    let files = ["db-0", "db-1"].map(|pod| starts(&cluster, pod));
+    let count = |file: &PathBuf| fs::read_to_string(file).expect("data is kept").lines().count();
+    let starts = files.each_ref().map(count);
+    end(&mut cluster);
+    assert!(cluster.processes().len() > 2, "{:?}", cluster.processes());
+    cluster.start(arguments);
+    cluster.until_available("db", 2);
+    assert_eq!(instances(&cluster), before);
+    assert_eq!(identities(&cluster), identities_before);
+    assert_eq!(
+        files.each_ref().map(count),
+        starts,
+        "no program was started again"
+    );
+    // It is the kubelet's as before: it can be looked into, and ends when it is told to.
+    let said = cluster.kubectl("exec db-0 -- sh -c hostname");
+    assert_eq!(said.trim(), "db-0");
+    cluster.kubectl("delete pod db-0 --grace-period=1");
+    cluster.until_available("db", 2);
+    assert_eq!(count(&files[0]), starts[0] + 1);
+    assert_eq!(count(&files[1]), starts[1]);
+    cluster.terminate();
+    if arguments.is_empty() {
+        assert_eq!(cluster.processes(), Vec::<String>::new());
+    }
+}
+
 #[test]
-fn after_kill_9_the_next_up_brings_back_the_same_cluster_and_no_process_is_left_meanwhile() {
-    comes_back(Cluster::kill);
+fn kill_9_of_petset_hurts_no_pod_and_the_next_up_takes_them_over() {
+    goes_on(&[], Cluster::kill);
+}
+
+#[test]
+fn with_keep_pods_they_go_on_after_a_stop_too() {
+    goes_on(&["--keep-pods"], |cluster| {
+        assert_eq!(cluster.terminate().code(), Some(0), "{}", cluster.said());
+    });
 }
 
 #[test]

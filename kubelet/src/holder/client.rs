@@ -116,12 +116,20 @@ impl Holder {
 
     /// Let it go, if it holds no pod.
     pub async fn leave(&self) -> Result<(), String> {
-        self.tell(Request::Leave).await.map(drop)
+        self.tell(Request::Leave).await?;
+        self.until_gone().await;
+        Ok(())
     }
 
     /// Kill every pod that it holds, and let it go.
     pub async fn end(&self) -> Result<(), String> {
-        self.tell(Request::End).await.map(drop)
+        self.tell(Request::End).await?;
+        self.until_gone().await;
+        Ok(())
+    }
+
+    async fn until_gone(&self) {
+        while self.receiver.lock().await.next().await.is_some() {}
     }
 }
 

@@ -4,7 +4,7 @@ use super::protocol::Spec;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use nix::unistd::{Gid, Uid, dup2_raw, fchown, setsid};
+use nix::unistd::{Uid, dup2_raw, fchown, setsid};
 use std::ffi::CString;
 use std::fs;
 use std::io;
@@ -44,33 +44,6 @@ pub(super) fn control(spec: &Spec, terminal: &OwnedFd) -> nix::Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-pub(super) fn become_user(spec: &Spec) -> Result<(), String> {
-    let failed = |what: String| move |errno: Errno| format!("{what}: {}", errno.desc());
-    if !Uid::effective().is_root() {
-        return Ok(());
-    }
-    give_up_quota_exemption();
-    if spec.user.is_some() || spec.group.is_some() || !spec.groups.is_empty() {
-        let groups: Vec<Gid> = spec.groups.iter().map(|g| Gid::from_raw(*g)).collect();
-        nix::unistd::setgroups(&groups).map_err(failed("cannot set groups".into()))?;
-    }
-    if let Some(group) = spec.group {
-        nix::unistd::setgid(Gid::from_raw(group)).map_err(failed(format!("cannot become group {group}")))?;
-    }
-    if let Some(user) = spec.user {
-        nix::unistd::setuid(Uid::from_raw(user)).map_err(failed(format!("cannot become user {user}")))?;
-    }
-    Ok(())
-}
-
-/// Not even a pod's root may write past a quota, or the size of a volume would not be enforced for it. Container runtimes
-/// withhold this capability, too.
-fn give_up_quota_exemption() {
-    const CAP_SYS_RESOURCE: libc::c_ulong = 24;
-    // SAFETY: takes numbers only. It fails only for a process that has no such capability to pass on.
-    unsafe { libc::prctl(libc::PR_CAPBSET_DROP, CAP_SYS_RESOURCE, 0, 0, 0) };
 }
 
 /// Where the program is: as `execvp` would look for it in the container's own `PATH`; refused in runc's words.

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use std::sync::Arc;
 
 impl Worker {
-    /// Take over whatever shims hold of this pod. True: there is something.
+    /// Take over what shims hold of this pod.
     pub(super) async fn adopt(&mut self, held: Vec<Process>) {
         let pod = self.pod();
         for process in held {
@@ -39,7 +39,7 @@ impl Worker {
         let told_that = |said: Option<bool>| said == Some(true);
         *record = Record {
             state: State::Running {
-                since: process.known.started,
+                since: process.known.started.min(self.kubelet.now()),
                 started: container.startup_probe.is_none() || told_that(told.and_then(|s| s.started)),
                 // It is as ready as it was, until a probe says otherwise.
                 ready: container.readiness_probe.is_none() || told.is_some_and(|s| s.ready),

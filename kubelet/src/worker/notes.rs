@@ -37,7 +37,9 @@ impl Worker {
                 if ending.oom_killed {
                     ended.reason = Some("OOMKilled".into());
                 }
-                self.note_ended(&pod, &container, ended, ending.at);
+                // One that ended while no kubelet looked did so then, not now.
+                let at = ending.at.min(self.kubelet.now());
+                self.note_ended(&pod, &container, ended, at);
             }
             Notice::Probed {
                 container,
@@ -79,12 +81,12 @@ impl Worker {
         let Some(container) = self.container(pod, name) else {
             return;
         };
-        let id = start::container_id(&running.process);
+        let (id, now) = (start::container_id(&running.process), self.kubelet.now());
         let record = self.record.containers.entry(name.to_owned()).or_default();
         record.image_id = running.image.what;
         record.started(
             id,
-            running.process.known.started,
+            running.process.known.started.min(now),
             container.startup_probe.is_none(),
             container.readiness_probe.is_none(),
         );
@@ -113,7 +115,7 @@ impl Worker {
             });
         });
         let reachable = exec::Running::new(process.clone(), console, self.record.address);
-        let started = process.known.started;
+        let started = process.known.started.min(self.kubelet.now());
         self.kubelet.containers.insert(pod, name, reachable, started);
         let live = Live {
             process,
