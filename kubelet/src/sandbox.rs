@@ -2,10 +2,11 @@
 
 use crate::Kubelet;
 use crate::environment;
-use crate::shim::protocol::{Isolation, Sandbox};
+use crate::shim::protocol::{Isolation, Memory, Sandbox};
+use crate::volume;
 use k8s_openapi::api::core::v1::Pod;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The file in a pod's directory that says which address it has, also when the API has not been told yet.
 const ADDRESS: &str = "address";
@@ -26,6 +27,10 @@ impl Kubelet {
         let on_host = spec.is_some_and(|s| is_set(s.host_network)) && isolation == Isolation::Namespaces;
         let context = spec.and_then(|s| s.security_context.as_ref());
         let sysctls = context.and_then(|c| c.sysctls.as_ref()).into_iter().flatten();
+        let memory = match isolation {
+            Isolation::Namespaces => self.memory(pod),
+            Isolation::Mounts | Isolation::None => Vec::new(),
+        };
         Sandbox {
             uid: pod.metadata.uid.clone().unwrap_or_default(),
             directory: match isolation {
@@ -41,8 +46,29 @@ impl Kubelet {
             host_pid: spec.is_some_and(|s| is_set(s.host_pid)),
             share_processes: spec.is_some_and(|s| is_set(s.share_process_namespace)),
             sysctls: sysctls.map(|s| (s.name.clone(), s.value.clone())).collect(),
+            memory,
         }
     }
+
+    /// What of a pod is in memory: emptyDirs that are to be, and the `/dev/shm` that its containers share.
+    fn memory(&self, pod: &Pod) -> Vec<Memory> {
+        let directory = self.pod_directory(pod);
+        let mut memory = volume::in_memory(pod, &directory);
+        memory.push(Memory {
+            path: shared_memory(&directory),
+            size: Some(SHARED_MEMORY),
+            group: None,
+        });
+        memory
+    }
+}
+
+/// As much as container runtimes give.
+const SHARED_MEMORY: u64 = 64 << 20;
+
+/// Where a pod's `/dev/shm` is, below its directory.
+pub(crate) fn shared_memory(directory: &Path) -> PathBuf {
+    directory.join("shm")
 }
 
 /// Write down a pod's address in its directory.

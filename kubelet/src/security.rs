@@ -86,7 +86,8 @@ pub fn confinement(pod: &Pod, container: &Container, facts: &Facts) -> Result<Co
         drop_capabilities: capabilities.drop.unwrap_or_default(),
         seccomp_default: profile == "RuntimeDefault",
     };
-    let said = unheld(of_pod, own, profile, facts);
+    let mut said = unheld(of_pod, own, profile, facts);
+    said.extend(unheld_volumes(pod, facts.isolation));
     Ok(Confinement {
         user,
         group,
@@ -158,6 +159,31 @@ fn unheld(of_pod: &PodSecurityContext, own: &SecurityContext, profile: &str, fac
         facts.is_root || own.privileged != Some(true),
         "privileged is as much as petset's own user may do",
     );
+    said
+}
+
+/// What emptyDirs do not get.
+fn unheld_volumes(pod: &Pod, isolation: Isolation) -> Vec<String> {
+    let mut said = Vec::new();
+    for volume in pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
+        let Some(empty_dir) = &volume.empty_dir else {
+            continue;
+        };
+        let wants_memory = empty_dir.medium.as_deref() == Some("Memory");
+        let has_memory = wants_memory && isolation == Isolation::Namespaces;
+        if wants_memory && !has_memory {
+            said.push(format!(
+                "The emptyDir {:?} is on disk: memory needs the isolation 'namespaces'",
+                volume.name
+            ));
+        }
+        if empty_dir.size_limit.is_some() && !has_memory {
+            said.push(format!(
+                "The sizeLimit of the emptyDir {:?} is not enforced on disk",
+                volume.name
+            ));
+        }
+    }
     said
 }
 

@@ -9,7 +9,7 @@ use crate::process::Container as Process;
 use crate::security::{self, Confinement, Facts};
 use crate::shim::protocol::{Isolation, Log, MainStdio, Mount, Spec};
 use crate::volume::{self, Ready};
-use crate::{log, names, privilege};
+use crate::{log, names, privilege, sandbox};
 use events::EventType;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service};
 use kube::api::{Api, ListParams};
@@ -217,6 +217,7 @@ impl Start {
         let (isolation, _) = self.kubelet.launcher.isolation().await;
         if isolation > Isolation::None {
             mounts.extend(self.names()?);
+            mounts.extend(self.shared_memory(isolation));
         } else {
             self.link_volumes(&mut environment, &mounts)?;
         }
@@ -279,6 +280,24 @@ impl Start {
             events.tell(&self.pod, None, EventType::Warning, "DNSConfigForming", warning);
         }
         Ok(mounts)
+    }
+
+    /// The `/dev/shm` of the pod, unless a volume or the host's takes its place.
+    fn shared_memory(&self, isolation: Isolation) -> Option<Mount> {
+        let mut volumes = self.container.volume_mounts.iter().flatten();
+        let host_ipc = self.pod.spec.as_ref().is_some_and(|s| s.host_ipc == Some(true));
+        let target = PathBuf::from("/dev/shm");
+        let is_taken = volumes.any(|each| Path::new(&each.mount_path) == target);
+        (isolation == Isolation::Namespaces && !is_taken).then(|| Mount {
+            source: if host_ipc {
+                target.clone()
+            } else {
+                sandbox::shared_memory(&self.kubelet.pod_directory(&self.pod))
+            },
+            sub_path: None,
+            target,
+            read_only: false,
+        })
     }
 
     /// The file behind `terminationMessagePath`, empty for every instance.

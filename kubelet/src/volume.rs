@@ -1,12 +1,13 @@
 //! A pod's volumes as directories of this machine, and where they appear in its containers (reference, 3.10).
 
+mod group;
 pub mod payload;
 pub mod remove;
 pub mod token;
 mod write;
 
-use crate::environment::{Environment, Sources};
-use crate::shim::protocol::Mount;
+use crate::environment::{Environment, Sources, amount};
+use crate::shim::protocol::{Memory, Mount};
 use crate::shim::view::walk::{self, Above, Make};
 use k8s_openapi::api::core::v1::{
     ConfigMap, Container, HostPathVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod,
@@ -18,7 +19,7 @@ use rustix::fs::Mode;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 /// A volume that is there.
@@ -67,6 +68,8 @@ pub struct Volumes<'a> {
     pub tokens: &'a token::Tokens,
     /// What time it is.
     pub now: jiff::Timestamp,
+    /// Whether no container of the pod has used them yet.
+    pub is_first: bool,
 }
 
 impl Volumes<'_> {
@@ -88,15 +91,23 @@ impl Volumes<'_> {
     }
 
     async fn make_one(&self, volume: &Volume) -> Result<Ready, Failure> {
-        let own = self.directory.join("volumes").join(&volume.name);
+        let own = self.own(&volume.name)?;
         let writable = |path: PathBuf| Ready {
             path,
             read_only: false,
             in_memory: false,
         };
-        if volume.empty_dir.is_some() {
+        if let Some(empty_dir) = &volume.empty_dir {
+            let is_new = !own.exists();
             make_directory(&own)?;
-            return Ok(writable(own));
+            if is_new {
+                open_to_all(&own)?;
+                self.give_to_group(&own, false)?;
+            }
+            return Ok(Ready {
+                in_memory: empty_dir.medium.as_deref() == Some("Memory"),
+                ..writable(own)
+            });
         }
         if let Some(host_path) = &volume.host_path {
             check_host_path(host_path)?;
@@ -104,13 +115,16 @@ impl Volumes<'_> {
         }
         if let Some(claim) = &volume.persistent_volume_claim {
             let path = self.claim_path(&claim.claim_name).await?;
+            let read_only = claim.read_only == Some(true);
+            if self.is_first && !read_only {
+                self.give_to_group(&path, false)?;
+            }
             return Ok(Ready {
-                path,
-                read_only: claim.read_only == Some(true),
-                in_memory: false,
+                read_only,
+                ..writable(path)
             });
         }
-        let payload = match self.payload(volume).await? {
+        let mut payload = match self.payload(volume).await? {
             Some(payload) => payload,
             None => {
                 return Err(Failure::new(
@@ -119,9 +133,38 @@ impl Volumes<'_> {
                 ));
             }
         };
+        if self.group().is_some() {
+            payload.values_mut().for_each(|file| file.mode |= 0o440);
+        }
         write::write(&own, &payload)
             .map_err(|e| Failure::new(format!("cannot write {}: {e}", own.display())))?;
+        self.give_to_group(&own, true)?;
         Ok(writable(own))
+    }
+
+    /// The directory of a volume that is the pod's own. The API server lets no other names through; this is where they would
+    /// do harm.
+    fn own(&self, name: &str) -> Result<PathBuf, Failure> {
+        match Path::new(name).components().collect::<Vec<_>>().as_slice() {
+            [Component::Normal(_)] => Ok(self.directory.join("volumes").join(name)),
+            _ => Err(Failure::new(format!("{name:?} is no name for a volume"))),
+        }
+    }
+
+    /// `fsGroup`, where it can be given: only root has more groups than its own. To an ordinary user every file of a pod
+    /// belongs to whoever its containers run as.
+    fn group(&self) -> Option<u32> {
+        let context = self.pod.spec.as_ref()?.security_context.as_ref()?;
+        let group = context.fs_group.and_then(|group| u32::try_from(group).ok());
+        group.filter(|_| nix::unistd::Uid::effective().is_root())
+    }
+
+    fn give_to_group(&self, directory: &Path, read_only: bool) -> Result<(), Failure> {
+        let Some(group) = self.group() else { return Ok(()) };
+        let context = self.pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
+        let policy = context.and_then(|c| c.fs_group_change_policy.as_deref());
+        group::give(directory, group, read_only, policy == Some("OnRootMismatch"))
+            .map_err(|e| Failure::new(format!("applyFSGroup failed for {}: {e}", directory.display())))
     }
 
     /// The files of a volume that is made of other objects.
@@ -289,6 +332,36 @@ impl From<String> for Failure {
     }
 }
 
+/// As upstream makes an emptyDir: whoever the containers run as may use it. Others of the host do not come this far.
+fn open_to_all(path: &Path) -> Result<(), Failure> {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o777))
+        .map_err(|e| Failure::new(format!("cannot set the mode of {}: {e}", path.display())))
+}
+
+/// The pod's emptyDirs that are to be in memory: made by its shim, because only the pod's own processes see them.
+pub fn in_memory(pod: &Pod, directory: &Path) -> Vec<Memory> {
+    let spec = pod.spec.iter();
+    let group = pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.security_context.as_ref()?.fs_group);
+    let volumes = spec.flat_map(|s| s.volumes.iter().flatten());
+    let memory = |volume: &Volume| {
+        let empty_dir = volume.empty_dir.as_ref()?;
+        let limit = empty_dir
+            .size_limit
+            .as_ref()
+            .and_then(amount)
+            .filter(|limit| *limit > 0.0);
+        (empty_dir.medium.as_deref() == Some("Memory")).then(|| Memory {
+            path: directory.join("volumes").join(&volume.name),
+            size: limit.map(|limit| limit.ceil() as u64),
+            group: group.and_then(|group| u32::try_from(group).ok()),
+        })
+    };
+    volumes.filter_map(memory).collect()
+}
+
 fn make_directory(path: &Path) -> Result<(), Failure> {
     fs::create_dir_all(path).map_err(|e| Failure::new(format!("cannot create {}: {e}", path.display())))
 }
@@ -394,4 +467,62 @@ pub fn source(mount: &Mount) -> std::io::Result<PathBuf> {
     let mode = Mode::from_raw_mode(0o755);
     let found = walk::walk(volume.as_fd(), sub_path, Make::Directory, mode, Above::Refused)?;
     fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_empty_dir_in_memory_has_its_size_and_group_and_others_are_none() {
+        let pod = json!({"spec": {
+            "containers": [],
+            "securityContext": {"fsGroup": 7},
+            "volumes": [
+                {"name": "a", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+                {"name": "b", "emptyDir": {"sizeLimit": "1Mi"}},
+                {"name": "c", "emptyDir": {"medium": "Memory"}},
+            ]
+        }});
+        let pod: Pod = serde_json::from_value(pod).expect("a pod");
+        let memory = |name: &str, size| Memory {
+            path: Path::new("/pod/volumes").join(name),
+            size,
+            group: Some(7),
+        };
+        assert_eq!(
+            in_memory(&pod, Path::new("/pod")),
+            [memory("a", Some(1 << 20)), memory("c", None)]
+        );
+    }
+
+    #[test]
+    fn a_sub_path_stays_in_its_volume() {
+        let base = tempfile::tempdir().expect("tempdir");
+        let volume = Ready {
+            path: base.path().to_path_buf(),
+            read_only: false,
+            in_memory: false,
+        };
+        fs::create_dir(base.path().join("in")).expect("made");
+        for (link, target) in [("fine", "in"), ("out", "/etc"), ("up", "..")] {
+            std::os::unix::fs::symlink(target, base.path().join(link)).expect("linked");
+        }
+        for (sub_path, refusal) in [
+            ("in/new", None),
+            ("fine/new", None),
+            ("../x", Some("must be a relative path")),
+            ("/etc", Some("must be a relative path")),
+            ("out/passwd", Some("leads out of the volume")),
+            ("up", Some("leads out of the volume")),
+        ] {
+            let found = check_sub_path(&volume, Path::new(sub_path)).err();
+            let fits = match (&found, refusal) {
+                (Some(found), Some(refusal)) => found.contains(refusal),
+                (found, refusal) => found.is_none() && refusal.is_none(),
+            };
+            assert!(fits, "{sub_path}: {found:?}");
+        }
+    }
 }

@@ -276,7 +276,8 @@ impl Worker {
     fn make_volumes(&mut self, pod: &Arc<Pod>, after: Duration) {
         let (kubelet, pod, address) = (self.kubelet.clone(), pod.clone(), self.record.address);
         let tell = self.notices.clone();
-        let named = address.filter(|_| !self.record.prepared);
+        let is_first = !self.record.prepared;
+        let named = address.filter(|_| is_first);
         self.make_sandbox(&pod);
         self.tasks.spawn(async move {
             tokio::time::sleep(after).await;
@@ -289,6 +290,7 @@ impl Worker {
                 sources: &sources,
                 tokens: &kubelet.tokens,
                 now: kubelet.now(),
+                is_first,
             };
             let named = async {
                 if let Some(address) = named {

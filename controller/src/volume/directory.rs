@@ -2,12 +2,18 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Make the directory and those above it; one that is there is kept with all that is in it. Where the file system
-/// can limit what a directory holds, it is made ready for that.
+/// can limit what a directory holds, it is made ready for that. A new one is open to whoever a pod's containers run as, as
+/// those of other provisioners of local directories are; others of the host do not come this far.
 pub fn make(path: &Path) -> io::Result<()> {
+    let is_new = !path.exists();
     fs::create_dir_all(path)?;
+    if is_new {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777))?;
+    }
     super::quota::adopt(path);
     Ok(())
 }

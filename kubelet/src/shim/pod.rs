@@ -7,7 +7,7 @@ use super::protocol::pod::{Pod, Report, Request};
 use super::protocol::{Exit, Isolation, Sandbox, Spec};
 use super::spawn::Stdio;
 use super::wire::Connection;
-use super::{kill_descendants, map_ids};
+use super::{kill_descendants, map_ids, view};
 use crate::holder::block_signals;
 use crate::leftover::Held;
 use jiff::Timestamp;
@@ -116,11 +116,15 @@ impl Shim {
         flags.set(CloneFlags::CLONE_NEWUSER, own_user);
         let own_ipc = sandbox.isolation == Isolation::Namespaces && !sandbox.host_ipc;
         flags.set(CloneFlags::CLONE_NEWIPC, own_ipc);
+        flags.set(CloneFlags::CLONE_NEWNS, !sandbox.memory.is_empty());
         unshare(flags).map_err(|e| format!("cannot make namespaces: {e}"))?;
         if own_user {
             // The user stays who they are; only so are their files theirs inside, too.
             map_ids(uid, uid, gid, gid)
                 .map_err(|e| format!("cannot map user {uid} into a user namespace: {e}"))?;
+        }
+        if !sandbox.memory.is_empty() {
+            view::memory::mount_all(&sandbox.memory).map_err(|e| e.to_string())?;
         }
         if let Some(hostname) = &sandbox.hostname {
             nix::unistd::sethostname(hostname)

@@ -87,6 +87,19 @@ pub struct Sandbox {
     pub share_processes: bool,
     /// `securityContext.sysctls`: name and value.
     pub sysctls: Vec<(String, String)>,
+    /// Directories that are in memory, for the pod's processes only.
+    pub memory: Vec<Memory>,
+}
+
+/// A directory that is in memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Where, on the host; made if it is not there.
+    pub path: PathBuf,
+    /// How many bytes it holds at most; `None` is the kernel's choice.
+    pub size: Option<u64>,
+    /// Whose it is (`fsGroup`).
+    pub group: Option<u32>,
 }
 
 /// A pod's place in the cluster's network.

@@ -5,6 +5,7 @@
 //! process of the namespace. What volumes are made of is opened before, and their places are looked for step by
 //! step, so that no link inside a volume or an image leads anywhere else ([`walk`]).
 
+pub mod memory;
 pub mod mirror;
 mod overlay;
 mod system;

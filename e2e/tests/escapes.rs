@@ -1,0 +1,120 @@
+//! What hostile manifests try, and what comes of it: names and paths that lead out of volumes, environments that no
+//! program can have. (A container's own attempts are in `kubelet/tests/view.rs`, archives' in the image's tests.)
+
+use e2e::binary::{Cluster, PATIENCE, Ran, eventually};
+use serde_json::{Value, json};
+
+/// A pod whose container mounts a volume that an init container has prepared.
+fn pod(prepare: &str, mount: Value) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "p"},
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "volumes": [{"name": "v", "emptyDir": {}}],
+            "initContainers": [{
+                "name": "prepare",
+                "image": "busybox",
+                "command": ["sh", "-c", prepare],
+                "volumeMounts": [{"name": "v", "mountPath": "/tmp/v"}]
+            }],
+            "containers": [{
+                "name": "c",
+                "image": "busybox",
+                "command": ["sh", "-c", "ls /tmp/inside; sleep 1000"],
+                "volumeMounts": [mount]
+            }]
+        }
+    })
+}
+
+fn apply(cluster: &Cluster, object: &Value) -> Ran {
+    let file = cluster.write("object.json", &object.to_string());
+    cluster.try_kubectl(&format!("apply -f {}", file.display()))
+}
+
+#[test]
+fn names_and_paths_that_lead_out_of_a_volume_are_refused_by_the_api() {
+    let cluster = Cluster::up();
+    let mount = |sub_path: &str| json!({"name": "v", "mountPath": "/tmp/inside", "subPath": sub_path});
+    for (sub_path, message) in [
+        ("../..", "must not contain '..'"),
+        ("/etc", "must be a relative path"),
+    ] {
+        let refused = apply(&cluster, &pod("true", mount(sub_path))).fails();
+        assert!(refused.contains(message), "{sub_path}: {refused}");
+    }
+    for name in ["..", "a/../../b", "../../../etc"] {
+        let mut object = pod("true", json!({"name": name, "mountPath": "/tmp/inside"}));
+        object["spec"]["volumes"][0]["name"] = json!(name);
+        object["spec"]["initContainers"] = json!([]);
+        let refused = apply(&cluster, &object).fails();
+        assert!(
+            refused.contains("spec.volumes[0].name: Invalid value"),
+            "{name}: {refused}"
+        );
+    }
+    let mut object = pod("true", json!({"name": "v", "mountPath": "/tmp/inside"}));
+    object["spec"]["volumes"][0] =
+        json!({"name": "v", "configMap": {"name": "m", "items": [{"key": "k", "path": "../../x"}]}});
+    let refused = apply(&cluster, &object).fails();
+    assert!(refused.contains("must not contain '..'"), "{refused}");
+}
+
+#[test]
+fn a_sub_path_through_a_link_out_of_the_volume_is_never_mounted_and_one_inside_is() {
+    let cluster = Cluster::up();
+    let mount = json!({"name": "v", "mountPath": "/tmp/inside", "subPath": "link"});
+    for target in ["/etc", "../../../../../../etc"] {
+        let prepare = format!("ln -s {target} /tmp/v/link");
+        apply(&cluster, &pod(&prepare, mount.clone())).ok();
+        let state = cluster.until("pod p", |pod| {
+            pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"]
+                == "CreateContainerConfigError"
+        });
+        let message = &state["status"]["containerStatuses"][0]["state"]["waiting"]["message"];
+        let message = message.as_str().expect("a message");
+        let expected = "failed to prepare subPath for volumeMount \"v\" of container \"c\"";
+        assert!(message.starts_with(expected), "{message}");
+        cluster.kubectl("delete pod p --now");
+    }
+    let prepare = "mkdir /tmp/v/real; touch /tmp/v/real/seen; ln -s real /tmp/v/link";
+    apply(&cluster, &pod(prepare, mount)).ok();
+    cluster.until("pod p", |pod| pod["status"]["phase"] == "Running");
+    let seen = || cluster.kubectl("logs p -c c");
+    eventually("the log", PATIENCE, || match seen() {
+        log if log.trim() == "seen" => Ok(()),
+        log => Err(log),
+    });
+}
+
+#[test]
+fn an_environment_that_no_program_can_have_fails_to_start_and_harms_nothing_else() {
+    let cluster = Cluster::up();
+    let mut object = pod("true", json!({"name": "v", "mountPath": "/tmp/inside"}));
+    object["spec"]["initContainers"] = json!([]);
+    // The kernel takes no string of more than 128 KiB.
+    object["spec"]["containers"][0]["env"] = json!([{"name": "HUGE", "value": "x".repeat(200 << 10)}]);
+    let file = cluster.write("object.json", &object.to_string());
+    // Not applied: its annotation would be as huge.
+    cluster.kubectl(&format!("create -f {}", file.display()));
+    let failed = |state: &Value| state["terminated"]["reason"] == "StartError";
+    let found = cluster.until("pod p", |pod| {
+        let status = &pod["status"]["containerStatuses"][0];
+        failed(&status["state"]) || failed(&status["lastState"])
+    });
+    let status = &found["status"]["containerStatuses"][0];
+    let states = [&status["state"], &status["lastState"]];
+    let terminated = states
+        .into_iter()
+        .find(|state| failed(state))
+        .expect("it was just seen");
+    let message = terminated["terminated"]["message"].as_str().expect("a message");
+    assert!(message.contains("argument list too long"), "{message}");
+    assert_eq!(terminated["terminated"]["exitCode"], 128);
+    object["metadata"]["name"] = json!("q");
+    object["spec"]["containers"][0]["env"] = json!([]);
+    apply(&cluster, &object).ok();
+    cluster.until("pod q", |pod| pod["status"]["phase"] == "Running");
+}
