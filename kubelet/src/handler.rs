@@ -3,15 +3,17 @@
 
 mod grpc;
 mod http;
+mod redirect;
 
 use crate::process::Container as Process;
 use bytes::Bytes;
 use http_body_util::Empty;
 use k8s_openapi::api::core::v1::{
-    Container, ExecAction, GRPCAction, HTTPGetAction, LifecycleHandler, Probe, TCPSocketAction,
+    Container, ExecAction, GRPCAction, HTTPGetAction, HTTPHeader, LifecycleHandler, Probe, TCPSocketAction,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use nix::fcntl::OFlag;
+use redirect::Place;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -185,35 +187,48 @@ async fn output(command: &[String], target: &Target) -> Result<(Vec<u8>, i32), S
 }
 
 async fn http_get(action: &HTTPGetAction, container: &Container, target: &Target) -> Result<(), String> {
-    let scheme = action.scheme.as_deref().unwrap_or("HTTP").to_lowercase();
-    let (host, port) = (
-        host(action.host.as_deref(), target)?,
-        port(&action.port, container)?,
-    );
-    let path = format!(
-        "/{}",
-        action.path.as_deref().unwrap_or("/").trim_start_matches('/')
-    );
-    let url = format!("{scheme}://{host}:{port}{path}");
-    let failed = |error: &dyn std::fmt::Display| format!("Get {url:?}: {error}");
-    let mut request = ::http::Request::get(&path)
+    let mut place = Place {
+        scheme: action.scheme.as_deref().unwrap_or("HTTP").to_lowercase(),
+        host: host(action.host.as_deref(), target)?,
+        port: port(&action.port, container)?,
+        path: format!(
+            "/{}",
+            action.path.as_deref().unwrap_or("/").trim_start_matches('/')
+        ),
+    };
+    let headers = action.http_headers.as_deref().unwrap_or_default();
+    for _ in 0..=redirect::MOST {
+        let url = place.url();
+        let failed = |error: &dyn std::fmt::Display| format!("Get {url:?}: {error}");
+        let request = get(&place, headers).map_err(|e| failed(&e))?;
+        let tls = place.scheme == "https";
+        let answer = http::ask(&place.host, place.port, tls, request).await;
+        let (status, location) = answer.map_err(|e| failed(&e))?;
+        match place.follow(status.as_u16(), location.as_deref()) {
+            Some(next) => place = next,
+            None if (200..400).contains(&status.as_u16()) => return Ok(()),
+            None => return Err(format!("HTTP probe failed with statuscode: {}", status.as_u16())),
+        }
+    }
+    Err(format!(
+        "Get {:?}: stopped after {} redirects",
+        place.url(),
+        redirect::MOST
+    ))
+}
+
+fn get(place: &Place, headers: &[HTTPHeader]) -> Result<::http::Request<Empty<Bytes>>, ::http::Error> {
+    let mut request = ::http::Request::get(&place.path)
         .header("User-Agent", "kube-probe/1.36")
         .header("Accept", "*/*");
-    let headers = action.http_headers.as_deref().unwrap_or_default();
     if !headers
         .iter()
         .any(|header| header.name.eq_ignore_ascii_case("host"))
     {
-        request = request.header("Host", format!("{host}:{port}"));
+        request = request.header("Host", format!("{}:{}", place.host, place.port));
     }
     for header in headers {
         request = request.header(&header.name, &header.value);
     }
-    let request = request.body(Empty::<Bytes>::new()).map_err(|e| failed(&e))?;
-    let status = http::ask(&host, port, scheme == "https", request).await;
-    let status = status.map_err(|e| failed(&e))?.as_u16();
-    if (200..400).contains(&status) {
-        return Ok(());
-    }
-    Err(format!("HTTP probe failed with statuscode: {status}"))
+    request.body(Empty::<Bytes>::new())
 }

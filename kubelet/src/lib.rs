@@ -25,6 +25,7 @@ pub mod probe;
 pub mod process;
 pub mod record;
 mod sandbox;
+pub mod restart;
 pub mod security;
 pub mod server;
 pub mod service;

@@ -5,6 +5,7 @@
 
 use crate::ephemeral;
 use crate::record::{PodRecord, Record, State};
+use crate::restart::restarts;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
@@ -57,11 +58,11 @@ pub fn plan(pod: &Pod, record: &PodRecord, now: Timestamp) -> Plan {
     } else {
         // They need not wait for init containers: it may be these that one wants to look into.
         for container in ephemeral::containers(spec) {
-            keep_running(&container, "Never", record, now, &mut plan);
+            keep_running(spec, &container, record, now, &mut plan);
         }
         if run_init_containers(spec, record, now, &mut plan) {
             for container in &spec.containers {
-                keep_running(container, restart_policy(spec), record, now, &mut plan);
+                keep_running(spec, container, record, now, &mut plan);
             }
         }
     }
@@ -81,11 +82,6 @@ pub fn deadline(pod: &Pod, record: &PodRecord) -> Option<Timestamp> {
     told.or(record.start_time)?.checked_add(length).ok()
 }
 
-/// The pod's restart policy, defaulted.
-pub fn restart_policy(spec: &PodSpec) -> &str {
-    spec.restart_policy.as_deref().unwrap_or("Always")
-}
-
 /// Whether the API already shows a phase that is final.
 pub fn is_terminal(pod: &Pod) -> bool {
     matches!(
@@ -101,29 +97,25 @@ pub fn is_sidecar(container: &Container) -> bool {
 
 /// Whether a pod has run its course: every container has ended and none is to be restarted.
 pub fn has_finished(spec: &PodSpec, record: &PodRecord) -> bool {
-    let policy = restart_policy(spec);
     let ended_for_good =
         |container: &Container| match record.containers.get(&container.name).map(|r| &r.state) {
-            Some(State::Ended(ended)) => !restarts(policy, ended.exit_code),
+            Some(State::Ended(ended)) => !restarts(spec, container, ended.exit_code),
             _ => false,
         };
-    let init_failed = spec.init_containers.iter().flatten().any(|container| {
-        let failed = matches!(
-            record.containers.get(&container.name).map(|r| &r.state),
-            Some(State::Ended(ended)) if ended.exit_code != 0
-        );
-        failed && policy == "Never" && !is_sidecar(container)
-    });
-    init_failed || spec.containers.iter().all(ended_for_good)
+    init_failed(spec, record) || spec.containers.iter().all(ended_for_good)
 }
 
-/// Whether `policy` restarts a container that ended like this.
-pub fn restarts(policy: &str, exit_code: i32) -> bool {
-    match policy {
-        "Never" => false,
-        "OnFailure" => exit_code != 0,
-        _ => true,
-    }
+/// Whether an init container has failed for good.
+pub fn init_failed(spec: &PodSpec, record: &PodRecord) -> bool {
+    let failed = |container: &Container| {
+        let ended = record
+            .containers
+            .get(&container.name)
+            .and_then(Record::terminated);
+        ended.is_some_and(|ended| ended.exit_code != 0 && !restarts(spec, container, ended.exit_code))
+    };
+    let mut init = spec.init_containers.iter().flatten();
+    init.any(|container| !is_sidecar(container) && failed(container))
 }
 
 /// Stop what runs: containers first, then sidecars from the last to the first. [`Action::Finish`] once all is stopped.
@@ -172,17 +164,12 @@ fn run_init_containers(spec: &PodSpec, record: &PodRecord, now: Timestamp, plan:
     for container in init {
         let state = record.containers.get(&container.name).map(|r| &r.state);
         if is_sidecar(container) {
-            keep_running(container, "Always", record, now, plan);
+            keep_running(spec, container, record, now, plan);
             if !initialized && !matches!(state, Some(State::Running { started: true, .. })) {
                 return false;
             }
         } else if !initialized && !matches!(state, Some(State::Ended(ended)) if ended.exit_code == 0) {
-            let policy = if restart_policy(spec) == "Never" {
-                "Never"
-            } else {
-                "OnFailure"
-            };
-            keep_running(container, policy, record, now, plan);
+            keep_running(spec, container, record, now, plan);
             return false;
         }
     }
@@ -190,14 +177,16 @@ fn run_init_containers(spec: &PodSpec, record: &PodRecord, now: Timestamp, plan:
 }
 
 /// Start a container that should run and does not, now or when its back-off is over.
-fn keep_running(container: &Container, policy: &str, record: &PodRecord, now: Timestamp, plan: &mut Plan) {
+fn keep_running(spec: &PodSpec, container: &Container, record: &PodRecord, now: Timestamp, plan: &mut Plan) {
     let start = Action::Start {
         container: container.name.clone(),
     };
     let at = match record.containers.get(&container.name).map(|r| (&r.state, r)) {
         None | Some((State::New, _)) => now,
         Some((State::Waiting { retry_at, .. }, _)) => *retry_at,
-        Some((State::Ended(ended), r)) if restarts(policy, ended.exit_code) => r.restart_at().unwrap_or(now),
+        Some((State::Ended(ended), r)) if restarts(spec, container, ended.exit_code) => {
+            r.restart_at().unwrap_or(now)
+        }
         Some(_) => return,
     };
     if at <= now {

@@ -2,8 +2,9 @@
 //! (reference, 3.1 to 3.4).
 
 use crate::ephemeral;
-use crate::plan::{deadline, has_finished, is_sidecar, is_terminal, restart_policy, restarts};
+use crate::plan::{deadline, has_finished, init_failed, is_sidecar, is_terminal};
 use crate::record::{PodRecord, Record, State, full_name};
+use crate::restart::restarts;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateWaiting, ContainerStatus, HostIP, Pod,
@@ -141,13 +142,8 @@ fn runs(record: &PodRecord) -> bool {
 fn phase(pod: &Pod, spec: &PodSpec, record: &PodRecord) -> &'static str {
     let state = |c: &Container| record.containers.get(&c.name);
     let init = spec.init_containers.as_deref().unwrap_or_default();
-    let never = spec.restart_policy.as_deref() == Some("Never");
     let failed = |r: &Record| r.terminated().is_some_and(|t| t.exit_code != 0);
-    if never
-        && init
-            .iter()
-            .any(|c| !is_sidecar(c) && state(c).is_some_and(failed))
-    {
+    if init_failed(spec, record) {
         return "Failed";
     }
     let any_started = spec
@@ -279,17 +275,7 @@ fn states(
 pub fn will_restart(pod: &Pod, container: &Container, exit_code: i32) -> bool {
     let default = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&default);
-    let is_init = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .any(|c| c.name == container.name);
-    match restart_policy(spec) {
-        _ if ephemeral::is_one(spec, &container.name) => false,
-        _ if is_sidecar(container) => true,
-        "Always" if is_init => restarts("OnFailure", exit_code),
-        policy => restarts(policy, exit_code),
-    }
+    restarts(spec, container, exit_code)
 }
 
 /// For example `back-off 1m20s restarting failed container=c pod=web-0_default(UID)`.

@@ -2,7 +2,8 @@
 //! there, and nobody could have signed for a pod's address.
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::header::LOCATION;
+use http::{Request, Response, StatusCode};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -14,14 +15,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+/// The status, and where it leads.
+pub type Answer = (StatusCode, Option<String>);
+
 /// Ask once, over a connection of its own: what is asked is whether new ones are taken. The error is what went wrong,
-/// without the URL.
-pub async fn ask(
-    host: &str,
-    port: u16,
-    tls: bool,
-    request: Request<Empty<Bytes>>,
-) -> Result<StatusCode, String> {
+/// without the URL. The answer is the status, and where it leads (`Location`).
+pub async fn ask(host: &str, port: u16, tls: bool, request: Request<Empty<Bytes>>) -> Result<Answer, String> {
     let dial = |error: std::io::Error| format!("dial tcp {host}:{port}: {}", super::plain(&error));
     let stream = TcpStream::connect((host, port)).await.map_err(dial)?;
     if !tls {
@@ -35,13 +34,13 @@ pub async fn ask(
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: Request<Empty<Bytes>>,
-) -> Result<StatusCode, String> {
+) -> Result<Answer, String> {
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| error.to_string())?;
     let asked = async {
         let answer = sender.send_request(request).await;
         answer
-            .map(|answer| answer.status())
+            .map(|answer| (answer.status(), location(&answer)))
             .map_err(|error| error.to_string())
     };
     tokio::pin!(asked);
@@ -51,6 +50,11 @@ async fn exchange(
         // It may have ended with the answer.
         _ = connection => asked.await,
     }
+}
+
+fn location<B>(answer: &Response<B>) -> Option<String> {
+    let location = answer.headers().get(LOCATION)?;
+    location.to_str().ok().map(str::to_owned)
 }
 
 static CLIENT: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
@@ -154,7 +158,8 @@ mod tests {
                 }
             };
             let (asked, ()) = tokio::join!(ask("127.0.0.1", port, tls, request()), serve);
-            assert_eq!(asked.map(|status| status.as_u16()), Ok(418), "tls: {tls}");
+            let asked = asked.map(|(status, location)| (status.as_u16(), location));
+            assert_eq!(asked, Ok((418, None)), "tls: {tls}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::plan::{self, is_sidecar};
 use crate::record::{PodRecord, Record, State};
+use crate::restart::restart_policy;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 
@@ -59,7 +60,7 @@ pub(super) fn recollect(pod: &Pod, now: Timestamp, is_held: bool) -> PodRecord {
 /// unless nothing of the pod is ever to be restarted.
 fn run_init_containers_again(pod: &Pod, record: &mut PodRecord) {
     let Some(spec) = &pod.spec else { return };
-    if plan::restart_policy(spec) == "Never" {
+    if restart_policy(spec) == "Never" {
         return;
     }
     let init = spec.init_containers.iter().flatten();
