@@ -38,7 +38,7 @@ pub struct Environment {
     pub skipped: Vec<(String, Vec<String>)>,
 }
 
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Environment {
     /// Make it. `extra` are variables that come first: those of the image. The error is the message of

@@ -24,8 +24,8 @@ pub mod privilege;
 pub mod probe;
 pub mod process;
 pub mod record;
-mod sandbox;
 pub mod restart;
+mod sandbox;
 pub mod security;
 pub mod server;
 pub mod service;
@@ -172,7 +172,7 @@ impl Kubelet {
                 options.isolation,
             ),
             logs: Logs::default(),
-            catalog: Catalog::new(options.data_dir.join("images.yaml"), options.executable.clone()),
+            catalog: Catalog::new(&options.data_dir, options.executable.clone()),
             addresses: Mutex::new(addresses),
             events: Events::new(recorder),
             slices: own_name::Followed::default(),

@@ -1,10 +1,13 @@
 //! Starting a container: what its image stands for, its environment and mounts, its process and log.
 
+mod rooted;
+
 use crate::Kubelet;
 use crate::console::Console;
 use crate::environment::{Environment, Sources};
 use crate::handler::{Handler, Target};
-use crate::image::Resolved;
+use crate::image::user::User;
+use crate::image::{Resolved, Unresolved};
 use crate::process::Container as Process;
 use crate::security::{self, Confinement, Facts};
 use crate::shim::protocol::{Isolation, Log, MainStdio, Mount, Spec};
@@ -24,6 +27,10 @@ use std::sync::Arc;
 pub enum Failure {
     /// Its image stands for nothing: `ErrImagePull`.
     Image(String),
+    /// The same, and nobody was to look for it: `ErrImageNeverPull`.
+    NeverPull(String),
+    /// Its image's name cannot be one: `InvalidImageName`.
+    ImageName(String),
     /// Something it refers to is missing or cannot be: `CreateContainerConfigError`.
     Config(String),
     /// What it shares with the pod's other containers could not be made.
@@ -32,6 +39,17 @@ pub enum Failure {
     Start(String),
     /// Its postStart hook failed; it has been killed.
     Hook(String),
+}
+
+impl From<Unresolved> for Failure {
+    fn from(why: Unresolved) -> Self {
+        match why {
+            Unresolved::Unknown(message) => Self::Image(message),
+            Unresolved::NeverPull(message) => Self::NeverPull(message),
+            Unresolved::InvalidName(message) => Self::ImageName(message),
+            Unresolved::Config(message) => Self::Config(message),
+        }
+    }
 }
 
 /// A container that runs.
@@ -88,11 +106,7 @@ impl Kubelet {
 
 impl Start {
     pub async fn run(self) -> Result<Running, Failure> {
-        let image = self
-            .kubelet
-            .catalog
-            .resolve(&self.container)
-            .map_err(Failure::Image)?;
+        let image = self.kubelet.catalog.resolve(&self.container)?;
         self.check_ports(&image)?;
         let sources = self.sources().await.map_err(Failure::Config)?;
         let built = Environment::build(&self.pod, &self.container, &image.env, &sources);
@@ -105,11 +119,7 @@ impl Start {
             self.tell(EventType::Warning, "InvalidEnvironmentVariableNames", message);
         }
         let spec = self.spec(&image, environment).await.map_err(Failure::Config)?;
-        self.tell(
-            EventType::Normal,
-            "Pulled",
-            format!("Nothing to pull: {:?} is {}", self.image(), image.what),
-        );
+        self.tell(EventType::Normal, "Pulled", image.pulled(self.image()));
         self.tell(EventType::Normal, "Created", "Container created".to_owned());
         let (isolation, _) = self.kubelet.launcher.isolation().await;
         let (pod, name) = (&self.pod, self.container.name.as_str());
@@ -247,15 +257,18 @@ impl Start {
             }),
             ..Spec::default()
         };
-        let said = self.confinement(isolation)?.fill(&mut spec);
+        let user = self.image_user(image)?;
+        let said = self.confinement(isolation, user.as_ref())?.fill(&mut spec);
         self.tell_unenforced(&said);
+        self.rooted(image, user, isolation, &mut spec)?;
         Ok(spec)
     }
 
     /// What the pod's security contexts and resources ask for here.
-    fn confinement(&self, isolation: Isolation) -> Result<Confinement, String> {
+    fn confinement(&self, isolation: Isolation, user: Option<&User>) -> Result<Confinement, String> {
         let facts = Facts {
             isolation,
+            image_user: (user.map(|user| user.uid), user.map(|user| user.gid)),
             is_root: nix::unistd::Uid::effective().is_root(),
             ..Facts::default()
         };

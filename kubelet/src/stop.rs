@@ -2,6 +2,7 @@
 
 use crate::Kubelet;
 use crate::handler::{Handler, Target};
+use crate::image::config::signal;
 use crate::worker::Wanted;
 use events::EventType;
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -33,7 +34,7 @@ impl Stop {
             self.pre_stop(&pod, begun).await;
         }
         let process = self.target.process.clone();
-        process.signal(stop_signal(&self.container)).await;
+        process.signal(self.stop_signal(&pod)).await;
         let termed = Instant::now();
         loop {
             let deadline = match self.grace(begun) {
@@ -95,14 +96,20 @@ impl Stop {
             .events
             .tell(pod, name, EventType::Warning, "FailedPreStopHook", message);
     }
-}
 
-/// `lifecycle.stopSignal`, or TERM.
-fn stop_signal(container: &Container) -> i32 {
-    let named = container
-        .lifecycle
-        .as_ref()
-        .and_then(|l| l.stop_signal.as_deref());
-    let signal = named.and_then(|name| name.parse::<nix::sys::signal::Signal>().ok());
-    signal.unwrap_or(nix::sys::signal::Signal::SIGTERM) as i32
+    /// `lifecycle.stopSignal`, or what the container's image says, or TERM.
+    fn stop_signal(&self, pod: &Pod) -> i32 {
+        let lifecycle = self.container.lifecycle.as_ref();
+        let named = lifecycle.and_then(|l| l.stop_signal.as_deref()).and_then(signal);
+        let of_image = || {
+            let containers = self.kubelet.pod_directory(pod).join("containers");
+            let image = self
+                .kubelet
+                .catalog
+                .store()
+                .held(&containers.join(&self.container.name));
+            image.and_then(|image| image.config.stop_signal())
+        };
+        named.or_else(of_image).unwrap_or(libc::SIGTERM)
+    }
 }

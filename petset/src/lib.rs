@@ -9,6 +9,7 @@ pub mod data;
 pub mod dns_looks;
 pub mod dns_records;
 pub mod explain;
+pub mod image;
 pub mod manifest;
 pub mod nodes;
 pub mod pod_dns;

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use petset::args::{Arguments, Command, Dns, DnsCommand, Log, LogFormat};
-use petset::{component, data::DataDir, dns_records, explain, status, up, volumes};
+use petset::{component, data::DataDir, dns_records, explain, image, status, up, volumes};
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::Explain(arguments) => run(None, explain::run(arguments)),
         Command::Status(arguments) => run(None, status::print(arguments)),
         Command::Volumes(arguments) => run(None, volumes::run(arguments)),
+        Command::Image(arguments) => run(None, image::run(arguments)),
         Command::Kubeconfig(data) => DataDir::existing(data.data_dir.as_deref())
             .and_then(|data| Ok(writeln!(std::io::stdout(), "{}", data.kubeconfig().display())?)),
     };

@@ -1,7 +1,7 @@
 //! Starting one program in its container's namespaces: fork, the last preparations, exec.
 
 use super::cgroup::{self, Cgroup};
-use super::protocol::{Isolation, Spec};
+use super::protocol::{Isolation, Root, Spec};
 use super::spawn::{self, Stdio, c_string};
 use super::{confine, user, view};
 use nix::errno::Errno;
@@ -214,10 +214,10 @@ fn run(
     }
     let said = match view {
         Isolation::None => Vec::new(),
-        Isolation::Mounts => view::mirror::build(&spec.mounts, &spec.scratch)
+        Isolation::Mounts if spec.root == Root::Host => view::mirror::build(&spec.mounts, &spec.scratch)
             .map(|()| Vec::new())
             .map_err(|e| e.to_string())?,
-        Isolation::Namespaces => view::build(spec).map_err(|e| e.to_string())?,
+        Isolation::Mounts | Isolation::Namespaces => view::build(spec).map_err(|e| e.to_string())?,
     };
     SigSet::all().thread_unblock().map_err(failed("sigprocmask"))?;
     // SAFETY: sets a default, no handler. Rust programs ignore this signal, and what is ignored stays so over an exec.

@@ -268,6 +268,16 @@ impl Worker {
                     ("ImagePullBackOff", message)
                 }
             }
+            Failure::NeverPull(message) => {
+                tell("ErrImageNeverPull", message.clone());
+                tell("Failed", "Error: ErrImageNeverPull".into());
+                ("ErrImageNeverPull", message)
+            }
+            Failure::ImageName(message) => {
+                tell("InspectFailed", message.clone());
+                tell("Failed", "Error: InvalidImageName".into());
+                ("InvalidImageName", message)
+            }
             Failure::Config(message) => {
                 // Said once: the next tries come soon.
                 let known = self.record.containers.get(name).map(Record::settled);
