@@ -5,7 +5,7 @@ mod held;
 
 use held::{Home, Started};
 use kubelet::process::{Container, Launcher, Pod};
-use kubelet::shim::protocol::{Exit, Isolation, Log, Mount, Sandbox, Spec};
+use kubelet::shim::protocol::{Exit, Isolation, Log, Memory, Mount, Sandbox, Spec};
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sys::signal::{Signal, kill};
 use std::ffi::OsString;
@@ -39,6 +39,10 @@ fn main() -> ExitCode {
             volume_at_new_path,
         ),
         trial("a_read_only_volume_cannot_be_written", read_only),
+        trial(
+            "in_namespaces_a_program_is_process_one_with_memory_of_the_pods_own_and_a_command_is_inside",
+            in_namespaces,
+        ),
         trial("a_program_that_is_not_there_is_named", missing_program),
         trial(
             "a_command_runs_inside_the_container_and_sees_its_volumes",
@@ -283,6 +287,59 @@ async fn exec_inside() {
         .exec(&["nope".into()], [null(), null(), null()])
         .await;
     assert!(failed.expect_err("there is no such program").contains("nope"));
+    started.container.kill().await;
+    started.container.gone().await;
+}
+
+async fn in_namespaces() {
+    let home = Home::new(Isolation::Namespaces);
+    let mut sandbox = home.sandbox(Some("its-name"));
+    let memory = home.directory.path().join("memory");
+    sandbox.memory = vec![Memory {
+        path: memory.clone(),
+        size: Some(1 << 20),
+        group: None,
+    }];
+    let scratch = home.directory.path().join("scratch");
+    std::fs::create_dir(&scratch).expect("scratch");
+    let spec = Spec {
+        mounts: vec![Mount {
+            source: memory.clone(),
+            sub_path: Some("made".into()),
+            target: "/of-petset/memory".into(),
+            read_only: false,
+        }],
+        scratch,
+        ..shell(
+            "echo $$ $(hostname); head -c 2000000 /dev/zero 2>/dev/null >/of-petset/memory/x || echo full; sleep 1000",
+        )
+    };
+    let mut started = match home.start_in(&sandbox, 0, &spec).await {
+        Ok(started) => started,
+        Err(why) => {
+            assert!(
+                why.contains("cannot make namespaces") || why.contains("cannot map"),
+                "{why}"
+            );
+            return;
+        }
+    };
+    assert_eq!(started.line().await, "1 its-name");
+    assert_eq!(started.line().await, "full");
+    let (read, write) = pipe();
+    let script = "stat -c %s /of-petset/memory/x; cat /proc/1/comm; ls /proc/1/fd >/dev/null && id -u";
+    let argv = ["sh", "-c", script].map(String::from);
+    let exec = started.container.exec(&argv, [null(), write, null()]);
+    assert_eq!(exec.await.expect("exec").code, 0);
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut std::fs::File::from(read), &mut said).expect("text");
+    let own = nix::unistd::Uid::current();
+    assert_eq!(said, format!("1048576\nsh\n{own}\n"));
+    assert_eq!(
+        std::fs::read_dir(&memory).expect("there").count(),
+        0,
+        "the host sees it"
+    );
     started.container.kill().await;
     started.container.gone().await;
 }
