@@ -217,7 +217,7 @@ fn index(file: &File) -> io::Result<BTreeMap<String, Member>> {
         at: 0,
         left: size,
     });
-    while let Some(entry) = entries.next()? {
+    while let Some(entry) = entries.next_entry()? {
         if members.len() >= MOST_MEMBERS {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,

@@ -40,7 +40,7 @@ impl Entry {
     }
 }
 
-/// Reads a tar stream. `Read` is the content of the entry that [`Entries::next`] gave last.
+/// Reads a tar stream. `Read` is the content of the entry that [`Entries::next_entry`] gave last.
 pub struct Entries<R> {
     from: R,
     /// Bytes of the present entry's content.
@@ -71,7 +71,7 @@ impl<R: Read> Entries<R> {
     }
 
     /// The next entry; `None` at the end. What was not read of the one before is skipped.
-    pub fn next(&mut self) -> io::Result<Option<Entry>> {
+    pub fn next_entry(&mut self) -> io::Result<Option<Entry>> {
         let mut extended = Extended::default();
         loop {
             self.skip()?;
@@ -287,20 +287,20 @@ mod tests {
             file(builder, "third", b"");
         });
         let mut entries = Entries::new(&bytes[..]);
-        let first = entries.next().expect("read").expect("first");
+        let first = entries.next_entry().expect("read").expect("first");
         assert_eq!(
             (&*first.path, first.size, first.mode, first.modified),
             (&b"short"[..], 3, 0o644, 7)
         );
-        let second = entries.next().expect("read").expect("second");
+        let second = entries.next_entry().expect("read").expect("second");
         assert_eq!(second.path, long.as_bytes());
         let mut content = Vec::new();
         entries.read_to_end(&mut content).expect("read");
         assert_eq!(content, [7; 1000]);
-        let third = entries.next().expect("read").expect("third");
+        let third = entries.next_entry().expect("read").expect("third");
         assert_eq!(third.attributes, [("user.x".to_owned(), b"a\nb=c".to_vec())]);
         assert_eq!(third.modified, -3);
-        assert_eq!(entries.next().expect("read"), None);
+        assert_eq!(entries.next_entry().expect("read"), None);
     }
 
     #[test]
@@ -308,12 +308,12 @@ mod tests {
         let whole = archive(|builder| file(builder, "a", &[1; 600]));
         for cut in [100, 600, 1000] {
             let mut entries = Entries::new(&whole[..cut]);
-            let result = entries.next().and_then(|_| entries.next());
+            let result = entries.next_entry().and_then(|_| entries.next_entry());
             assert!(result.is_err(), "{cut}");
         }
         let mut damaged = whole.clone();
         damaged[0] ^= 1;
-        let refused = Entries::new(&damaged[..]).next().expect_err("damaged");
+        let refused = Entries::new(&damaged[..]).next_entry().expect_err("damaged");
         assert!(refused.to_string().contains("checksum"), "{refused}");
     }
 
@@ -324,7 +324,7 @@ mod tests {
         header.set_size(1 << 40);
         header.set_cksum();
         let endless = Read::chain(&header.as_bytes()[..], io::repeat(b'x'));
-        let refused = Entries::new(endless).next().expect_err("too long");
+        let refused = Entries::new(endless).next_entry().expect_err("too long");
         assert!(refused.to_string().contains("1 MiB"), "{refused}");
     }
 
@@ -338,7 +338,7 @@ mod tests {
                 bytes[..512].copy_from_slice(header.as_bytes());
             }
             let mut entries = Entries::new(&bytes[..]);
-            while let Ok(Some(_)) = entries.next() {}
+            while let Ok(Some(_)) = entries.next_entry() {}
         }
     }
 }

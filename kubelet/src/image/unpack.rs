@@ -76,7 +76,7 @@ pub fn unpack(from: impl Read, directory: &Path, limits: Limits) -> io::Result<u
     };
     let mut entries = Entries::new(from);
     let mut count = 0;
-    while let Some(entry) = entries.next()? {
+    while let Some(entry) = entries.next_entry()? {
         count += 1;
         if count > limits.entries {
             return Err(refused(format!("it has more than {} entries", limits.entries)));
