@@ -91,10 +91,7 @@ enum User {
 fn inside(spec: &str) -> Result<u8, String> {
     let spec: Spec = serde_json::from_str(spec).map_err(|e| e.to_string())?;
     let (uid, gid) = (getuid(), getgid());
-    let mut flags = CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWNET;
+    let mut flags = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWNET;
     flags.set(CloneFlags::CLONE_NEWUSER, !uid.is_root());
     unshare(flags).map_err(|e| format!("unshare: {e}"))?;
     if !uid.is_root() {
@@ -134,6 +131,8 @@ fn inside(spec: &str) -> Result<u8, String> {
 }
 
 fn become_container(spec: &Spec, group: Option<&cgroup::Cgroup>) -> Result<(), String> {
+    // Its own: the parent still has to remove the group, with the host's mounts.
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|e| format!("unshare: {e}"))?;
     if let Some(group) = group {
         cgroup::enter(group)?;
     }

@@ -424,6 +424,7 @@ impl Shim {
         if let Some(Err(error)) = self.network.take().map(Attached::detach) {
             super::complain(&error.to_string());
         }
+        super::cgroup::sweep(&self.pod.sandbox);
         let directory = &self.pod.sandbox.directory;
         let _ = fs::remove_file(directory.join(super::protocol::pod::SOCKET));
         0
