@@ -10,6 +10,7 @@ mod body;
 pub mod bootstrap;
 mod call;
 mod compression;
+pub mod dial;
 pub mod discovery;
 pub mod error;
 pub mod filters;

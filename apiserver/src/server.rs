@@ -4,6 +4,7 @@ use crate::auth::token::Tokens;
 use crate::auth::{Authenticator, Clock};
 use crate::authorization::{Mode, View};
 use crate::bootstrap;
+use crate::dial::{Dial, Direct};
 use crate::error::Error;
 use crate::filters::InFlight;
 use crate::nodes::{NoNodes, Nodes};
@@ -26,6 +27,8 @@ pub struct Options {
     pub stop: CancellationToken,
     /// The way to the kubelets, for logs.
     pub nodes: Arc<dyn Nodes>,
+    /// The way to pods, for the proxy.
+    pub pods: Arc<dyn Dial>,
     /// Who signs service account tokens; without it they are not issued.
     pub tokens: Option<Arc<Tokens>>,
     /// The digest of the administrator's bearer token ([`crate::auth::digest`]), if there is one.
@@ -46,6 +49,7 @@ impl Default for Options {
             clock: Arc::new(jiff::Timestamp::now),
             stop: CancellationToken::new(),
             nodes: Arc::new(NoNodes),
+            pods: Arc::new(Direct),
             tokens: None,
             admin_token: None,
             authorization: Mode::default(),

@@ -1,11 +1,12 @@
-//! Pod addresses: one of its own for each pod out of a range in 127.0.0.0/8, which every Linux host reaches without
-//! any set-up. A pod keeps its address for life, and a pod of the same name gets the same one again when it is free.
+//! Pod addresses: one of its own for each pod. Without network namespaces they come out of a range in 127.0.0.0/8, which
+//! every Linux host reaches without any set-up. A pod keeps its address for life, and a pod of the same name gets the same
+//! one again when it is free.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
-/// A range of IPv4 addresses in CIDR notation, for example `127.244.0.0/16`.
+/// A range of IPv4 addresses in CIDR notation, for example `10.244.0.0/16`, or `127.244.0.0/16` on loopback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
     network: u32,
@@ -16,7 +17,7 @@ impl FromStr for Range {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = |why: &str| format!("{text:?} is not a pod range: {why} (an example is 127.244.0.0/16)");
+        let wrong = |why: &str| format!("{text:?} is not a pod range: {why} (an example is 10.244.0.0/16)");
         let (address, prefix) = text.split_once('/').ok_or_else(|| wrong("it has no /PREFIX"))?;
         let address: Ipv4Addr = address
             .parse()
@@ -25,17 +26,28 @@ impl FromStr for Range {
         if !(8..=30).contains(&prefix) {
             return Err(wrong("the prefix must be from 8 to 30"));
         }
-        if !address.is_loopback() {
+        if !(address.is_private() || address.is_loopback() || is_shared(address)) {
             return Err(wrong(
-                "without network namespaces pods live on the host's loopback, 127.0.0.0/8",
+                "its addresses are somebody's: take one of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10, or of \
+                 loopback, 127.0.0.0/8",
             ));
         }
-        let network = u32::from(address) & (u32::MAX << (32 - prefix));
+        let network = u32::from(address) & mask(prefix);
         if network == u32::from(Ipv4Addr::new(127, 0, 0, 0)) && prefix > 8 && prefix >= 24 {
             return Err(wrong("127.0.0.0/24 is the host's own"));
         }
         Ok(Self { network, prefix })
     }
+}
+
+fn mask(prefix: u8) -> u32 {
+    u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)
+}
+
+/// 100.64.0.0/10, which providers of networks share.
+fn is_shared(address: Ipv4Addr) -> bool {
+    let [first, second, ..] = address.octets();
+    first == 100 && second & 0xc0 == 64
 }
 
 impl std::fmt::Display for Range {
@@ -62,8 +74,24 @@ impl Range {
         Ipv4Addr::from(self.network + 1)
     }
 
+    /// Length of the network's prefix.
+    pub fn prefix(self) -> u8 {
+        self.prefix
+    }
+
+    /// Whether it lies on the host's loopback, 127.0.0.0/8.
+    pub fn is_loopback(self) -> bool {
+        Ipv4Addr::from(self.network).is_loopback()
+    }
+
+    /// Whether it has an address in common with another network.
+    pub fn overlaps(self, (network, prefix): (Ipv4Addr, u8)) -> bool {
+        let shorter = mask(prefix.min(self.prefix));
+        u32::from(network) & shorter == self.network & shorter
+    }
+
     fn contains(self, address: Ipv4Addr) -> bool {
-        u32::from(address) & (u32::MAX << (32 - self.prefix)) == self.network
+        self.overlaps((address, 32))
     }
 }
 
@@ -212,9 +240,10 @@ mod tests {
     }
 
     #[test]
-    fn a_range_outside_loopback_is_refused_with_the_reason() {
+    fn a_range_that_cannot_be_one_is_refused_with_the_reason() {
         for (text, why) in [
-            ("10.0.0.0/16", "loopback"),
+            ("192.0.2.0/24", "somebody's"),
+            ("100.128.0.0/16", "somebody's"),
             ("127.0.0.0", "/PREFIX"),
             ("127.1.0.0/31", "from 8 to 30"),
             ("127.0.0.0/24", "host's own"),
@@ -227,5 +256,24 @@ mod tests {
             "127.5.6.7/16".parse::<Range>().expect("a range").to_string(),
             "127.5.0.0/16"
         );
+    }
+
+    #[test]
+    fn two_networks_overlap_if_one_is_in_the_other() {
+        let range: Range = "10.244.0.0/16".parse().expect("a range");
+        for (network, prefix, overlaps) in [
+            ([10, 244, 7, 0], 24, true),
+            ([10, 0, 0, 0], 8, true),
+            ([0, 0, 0, 0], 0, true),
+            ([10, 245, 0, 0], 16, false),
+            ([10, 96, 0, 0], 12, false),
+        ] {
+            assert_eq!(
+                range.overlaps((network.into(), prefix)),
+                overlaps,
+                "{network:?}/{prefix}"
+            );
+        }
+        assert!(!range.is_loopback());
     }
 }

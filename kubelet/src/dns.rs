@@ -14,6 +14,21 @@ pub struct ClusterDns {
     pub servers: Vec<IpAddr>,
     /// For example `cluster.local`.
     pub domain: String,
+    /// Which pods reach no servers but these, since they are in a network of the cluster's. What the host's servers know
+    /// they ask these for, which pass it on.
+    pub alone_for: Alone,
+}
+
+/// Which pods are cut off from the host's DNS servers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Alone {
+    /// None: all are on the host's network.
+    #[default]
+    Nobody,
+    /// Those that are not on the host's network.
+    OwnNetworks,
+    /// All: what counts as the host's network is the cluster's.
+    Everybody,
 }
 
 /// glibc reads no more.
@@ -95,11 +110,21 @@ pub fn resolv_conf(pod: &Pod, cluster: &ClusterDns, host: &ResolvConf) -> Option
         Some("ClusterFirstWithHostNet") => true,
         _ => !on_host_network,
     };
+    let is_cut_off = match cluster.alone_for {
+        Alone::Nobody => false,
+        Alone::OwnNetworks => !on_host_network,
+        Alone::Everybody => true,
+    };
     let conf = if is_clusters && !cluster.servers.is_empty() {
         ResolvConf {
             nameservers: cluster.servers.iter().map(ToString::to_string).collect(),
             searches: searches(pod, &cluster.domain, host),
             options: vec![OPTION.into()],
+        }
+    } else if is_cut_off && !cluster.servers.is_empty() {
+        ResolvConf {
+            nameservers: cluster.servers.iter().map(ToString::to_string).collect(),
+            ..host.clone()
         }
     } else if spec.dns_config.is_some() {
         host.clone()
@@ -208,6 +233,7 @@ mod tests {
         let cluster = ClusterDns {
             servers: servers.iter().map(|ip| ip.parse().expect("an address")).collect(),
             domain: "cluster.local".into(),
+            alone_for: Alone::Nobody,
         };
         resolv_conf(&pod, &cluster, &ResolvConf::parse(HOST))
     }
@@ -248,6 +274,34 @@ mod tests {
         ];
         for (spec, servers, expected) in cases {
             assert_eq!(text(spec.clone(), servers).as_deref(), expected, "{spec}");
+        }
+    }
+
+    #[test]
+    fn who_does_not_reach_the_hosts_servers_asks_the_clusters() {
+        let host = ResolvConf::parse(HOST);
+        let nameservers = |alone_for, policy: &str, host_network: bool| {
+            let spec = json!({"containers": [], "dnsPolicy": policy, "hostNetwork": host_network});
+            let pod = json!({"metadata": {"name": "web-0", "namespace": "shop"}, "spec": spec});
+            let pod: Pod = serde_json::from_value(pod).expect("a pod");
+            let cluster = ClusterDns {
+                servers: vec![[10, 244, 0, 1].into()],
+                domain: "cluster.local".into(),
+                alone_for,
+            };
+            let formed = resolv_conf(&pod, &cluster, &host)?;
+            assert!(formed.conf.searches.ends_with(&host.searches), "{formed:?}");
+            Some(formed.conf.nameservers.join(" "))
+        };
+        for (alone, policy, host_network, expected) in [
+            (Alone::Nobody, "Default", false, None),
+            (Alone::OwnNetworks, "Default", false, Some("10.244.0.1")),
+            (Alone::OwnNetworks, "ClusterFirst", false, Some("10.244.0.1")),
+            (Alone::OwnNetworks, "ClusterFirst", true, None),
+            (Alone::Everybody, "ClusterFirst", true, Some("10.244.0.1")),
+        ] {
+            let found = nameservers(alone, policy, host_network);
+            assert_eq!(found.as_deref(), expected, "{alone:?} {policy} {host_network}");
         }
     }
 

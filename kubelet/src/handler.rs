@@ -5,6 +5,7 @@ mod grpc;
 mod http;
 mod redirect;
 
+use crate::network::Network;
 use crate::process::Container as Process;
 use bytes::Bytes;
 use http_body_util::Empty;
@@ -29,6 +30,8 @@ pub struct Target {
     pub process: Process,
     /// Its pod's address.
     pub address: Option<IpAddr>,
+    /// The way to it.
+    pub network: Network,
 }
 
 /// One way.
@@ -79,7 +82,7 @@ impl Handler {
             Handler::TcpSocket(action) => {
                 let host = host(action.host.as_deref(), target)?;
                 let port = port(&action.port, container)?;
-                let connect = tokio::net::TcpStream::connect((host.as_str(), port)).await;
+                let connect = target.network.dial(&host, port).await;
                 connect
                     .map(drop)
                     .map_err(|e| format!("dial tcp {host}:{port}: {}", plain(&e)))
@@ -91,7 +94,8 @@ impl Handler {
             Handler::Grpc(action) => {
                 let host = host(None, target)?;
                 let port = port(&IntOrString::Int(action.port), container)?;
-                grpc::check(&host, port, action.service.as_deref().unwrap_or_default()).await
+                let service = action.service.as_deref().unwrap_or_default();
+                grpc::check(&target.network, &host, port, service).await
             }
         }
     }
@@ -202,7 +206,7 @@ async fn http_get(action: &HTTPGetAction, container: &Container, target: &Target
         let failed = |error: &dyn std::fmt::Display| format!("Get {url:?}: {error}");
         let request = get(&place, headers).map_err(|e| failed(&e))?;
         let tls = place.scheme == "https";
-        let answer = http::ask(&place.host, place.port, tls, request).await;
+        let answer = http::ask(&target.network, &place.host, place.port, tls, request).await;
         let (status, location) = answer.map_err(|e| failed(&e))?;
         match place.follow(status.as_u16(), location.as_deref()) {
             Some(next) => place = next,

@@ -14,9 +14,11 @@ pub mod handler;
 pub mod holder;
 pub mod hosts;
 pub mod image;
+pub mod isolation;
 pub mod leftover;
 pub mod log;
 mod names;
+pub mod network;
 pub mod node;
 mod own_name;
 pub mod plan;
@@ -29,6 +31,7 @@ mod sandbox;
 pub mod security;
 pub mod server;
 pub mod service;
+pub mod shell;
 pub mod shim;
 mod start;
 pub mod status;
@@ -72,6 +75,10 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// Where pod addresses come from.
     pub pod_range: Range,
+    /// The way into the network that pods are in.
+    pub network: network::Network,
+    /// The network that pods are in, if not the host's.
+    pub cluster_network: Option<shim::network::ClusterNetwork>,
     /// The node's own address.
     pub host_ip: IpAddr,
     /// Where pods reach the API server: host and port.
@@ -144,6 +151,7 @@ pub fn internal_command(arguments: &[OsString]) -> Option<ExitCode> {
     match command.to_str()? {
         "holder" => Some(holder::main(rest)),
         "web" => Some(web::main(rest)),
+        isolation::COMMAND => Some(isolation::main(rest)),
         _ => None,
     }
 }

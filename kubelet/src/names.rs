@@ -81,6 +81,7 @@ mod tests {
         let cluster = ClusterDns {
             servers: vec![[127, 244, 0, 1].into()],
             domain: "cluster.local".into(),
+            ..ClusterDns::default()
         };
         let address = Some([127, 244, 0, 2].into());
         let made = prepare(&pod, &container, address, &cluster, directory.path());

@@ -41,7 +41,7 @@ impl Kubelet {
             address,
             // Who is in the host's network has its name, too.
             hostname: (!on_host).then(|| environment::hostname(pod)),
-            network: None,
+            network: self.place(pod, address),
             host_ipc: spec.is_some_and(|s| is_set(s.host_ipc)),
             host_pid: spec.is_some_and(|s| is_set(s.host_pid)),
             share_processes: spec.is_some_and(|s| is_set(s.share_process_namespace)),

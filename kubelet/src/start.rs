@@ -165,6 +165,10 @@ impl Start {
     /// Petset's own web server on a port that it cannot have would only crash again and again; a program of the
     /// user's may know what to do, so there it is but said.
     fn check_ports(&self, image: &Resolved) -> Result<(), Failure> {
+        // There every port is everybody's.
+        if self.kubelet.options.cluster_network.is_some() {
+            return Ok(());
+        }
         if let Some(message) = image.web_port.and_then(privilege::remedy) {
             return Err(Failure::Config(message));
         }
@@ -369,6 +373,7 @@ impl Start {
         let target = Target {
             process: process.clone(),
             address: self.address,
+            network: self.kubelet.options.network.clone(),
         };
         let Err(message) = handler.run(&self.container, &target).await else {
             return Ok(());

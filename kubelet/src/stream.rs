@@ -217,7 +217,11 @@ pub async fn port_forward(
         _ => Vec::new(),
     };
     let address = kubelet.pod_address(&namespace, &pod).await?;
-    let pod = forward::Pod { name: pod, address };
+    let pod = forward::Pod {
+        name: pod,
+        address,
+        network: kubelet.options.network.clone(),
+    };
     let conversations = &kubelet.conversations;
     match asked.wire {
         Wire::WebSocket if is_tunnel => {

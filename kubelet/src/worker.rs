@@ -245,10 +245,7 @@ impl Worker {
 
     fn prepare(&mut self, pod: &Arc<Pod>) {
         if self.record.address.is_none() {
-            let part = |text: &Option<String>| text.clone().unwrap_or_default();
-            let (namespace, name) = (part(&pod.metadata.namespace), part(&pod.metadata.name));
-            let uid = part(&pod.metadata.uid);
-            self.record.address = self.kubelet.addresses().assign(&namespace, &name, &uid);
+            self.record.address = self.kubelet.assign_address(pod);
             if let Some(address) = self.record.address {
                 // Known before anybody else is, whatever becomes of us.
                 let _ = sandbox::note_address(&self.kubelet.pod_directory(pod), address);
@@ -380,6 +377,7 @@ impl Worker {
             target: Target {
                 process: live.process.clone(),
                 address: self.record.address,
+                network: self.kubelet.options.network.clone(),
             },
             wanted: self.wanted.clone(),
             grace,

@@ -6,6 +6,8 @@
 use apiserver::authorization::Mode;
 use apiserver::filters::InFlight;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use kubelet::isolation::Wanted;
+use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -33,6 +35,8 @@ pub enum Command {
     Image(Image),
     /// Print the path of the kubeconfig that `up` wrote
     Kubeconfig(Data),
+    /// Run a shell, or a command, where pods' addresses and the cluster's names work
+    Shell(Shell),
     /// Say what a StatefulSet does next and what it waits for
     Explain(Explain),
     /// Run the API server alone
@@ -235,14 +239,20 @@ impl FromStr for PodDns {
 /// How pods run.
 #[derive(Args, Clone, Debug)]
 pub struct Pods {
-    /// Range of pod addresses, in 127.0.0.0/8
+    /// How far pods are kept apart from the host and from each other: namespaces (own file system view, processes and
+    /// network), mounts (volumes at their paths, the host's network), none (plain processes), or auto, the first that this
+    /// machine allows
     #[arg(
         long,
-        env = "PETSET_POD_CIDR",
-        value_name = "CIDR",
-        default_value = "127.244.0.0/16"
+        env = "PETSET_ISOLATION",
+        value_name = "auto|namespaces|mounts|none",
+        default_value_t = Wanted::Auto
     )]
-    pub pod_cidr: kubelet::address::Range,
+    pub isolation: Wanted,
+    /// Range of pod addresses [default: 10.244.0.0/16 or one that the host does not use; without network namespaces
+    /// 127.244.0.0/16]
+    #[arg(long, env = "PETSET_POD_CIDR", value_name = "CIDR")]
+    pub pod_cidr: Option<kubelet::address::Range>,
     /// Name of the node [default: this machine's host name]
     #[arg(long, env = "PETSET_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
@@ -323,6 +333,25 @@ pub enum Output {
     Text,
     /// One JSON object.
     Json,
+}
+
+/// `petset shell`
+#[derive(Args, Clone, Debug)]
+pub struct Shell {
+    #[command(flatten)]
+    pub data: Data,
+    /// Look names up as a pod of this namespace does
+    #[arg(
+        short = 'n',
+        long,
+        env = "PETSET_NAMESPACE",
+        value_name = "NAMESPACE",
+        default_value = "default"
+    )]
+    pub namespace: String,
+    /// What to run [default: the shell that SHELL names]
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
 }
 
 /// `petset explain`
@@ -649,7 +678,7 @@ pub struct Ranges {
         env = "PETSET_POD_CIDR",
         value_name = "CIDR[,CIDR]",
         value_delimiter = ',',
-        default_value = "127.244.0.0/16"
+        default_value = "10.244.0.0/16,127.244.0.0/16"
     )]
     pub pod_cidr: Vec<Cidr>,
     /// Ranges of Service addresses, IPv4 or IPv6, whose reverse names are answered

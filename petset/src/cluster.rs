@@ -2,17 +2,20 @@
 //!
 //! Components talk through a `kube::Client` whose service is the API server's router itself: no socket in between.
 
-use crate::data::{DataDir, Lock, PodDns, Running, write_private};
+use crate::data::{DataDir, Lock, PodDns, Pods, Running, write_private};
 use crate::dns_looks::{DnsLooks, metrics_url};
 use crate::nodes::{InProcess, Sockets};
 use crate::pod_dns;
+use crate::pod_network::PodNetwork;
 use anyhow::{Context, bail};
 use apiserver::auth::User;
 use apiserver::auth::pki::Pki;
 use apiserver::auth::token::Tokens;
 use apiserver::authorization::Mode;
 use apiserver::bootstrap::kubernetes_service;
+use apiserver::dial::{Dial, Direct};
 use apiserver::serve::{Tls, serve_http, serve_tls, serve_unix};
+use async_trait::async_trait;
 use axum::extract::Request;
 use axum::{Extension, Router};
 use dns::upstream::Servers;
@@ -22,13 +25,15 @@ use http::header::USER_AGENT;
 use jiff::Timestamp;
 use kubelet::Kubelet;
 use kubelet::address::Range;
-use kubelet::dns::ClusterDns;
+use kubelet::dns::{Alone, ClusterDns};
+use kubelet::isolation::{self, Wanted};
+use kubelet::network::Network;
 use kubelet::record::BackOff;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use store::{Options as StoreOptions, SledStore};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::util::MapRequestLayer;
@@ -59,14 +64,16 @@ pub struct Components {
     pub dns_upstream: Option<Servers>,
     /// What can be seen of the DNS server.
     pub dns_looks: DnsLooks,
-    /// The pods' own DNS address.
-    pub pod_dns: pod_dns::Wanted,
+    /// What `--pod-dns` says of the pods' own DNS address.
+    pub pod_dns: Option<crate::args::PodDns>,
     /// Who is asked for names outside the cluster, by pods.
     pub pod_dns_upstream: Option<Servers>,
     /// The zone of the cluster's names.
     pub cluster_domain: String,
-    /// Where pod addresses come from.
-    pub pod_range: Range,
+    /// How far pods are to be kept apart.
+    pub isolation: Wanted,
+    /// Where pod addresses are to come from.
+    pub pod_range: Option<Range>,
     /// Name of the node.
     pub node_name: String,
     /// The petset binary, which the kubelet starts again as its shims.
@@ -116,6 +123,8 @@ impl Drop for Stops {
 /// Sockets that are bound, so that a port in use is said before anything else has been started.
 struct Listeners {
     api: TcpListener,
+    /// Where pods reach the API, if that is not where the host does.
+    pods_api: Option<TcpListener>,
     http: Option<TcpListener>,
     unix: UnixListener,
     dns: Option<Dns>,
@@ -128,6 +137,18 @@ struct Dns {
     looks: dns::status::Listeners,
 }
 
+/// What the components are started with.
+struct Given<'a> {
+    components: &'a Components,
+    pods: &'a PodNetwork,
+    /// Where pods reach the API.
+    api: SocketAddr,
+    data: &'a DataDir,
+    pki: &'a Pki,
+    clock: &'a Clock,
+    nodes: &'a InProcess,
+}
+
 impl Cluster {
     /// Start everything. Once this returns the API answers.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
@@ -136,10 +157,27 @@ impl Cluster {
         if options.components.is_some() {
             locks.push(data.lock_pods()?);
         }
-        let listeners = Listeners::bind(&options).await?;
+        let pods = match &options.components {
+            Some(components) => Some(components.pod_network(&data).await?),
+            None => None,
+        };
+        let started = Self::start_with(&options, &data, pods.as_ref(), locks).await;
+        if let (Err(_), Some(pods)) = (&started, &pods) {
+            pods.abandon(&data).await;
+        }
+        started
+    }
+
+    async fn start_with(
+        options: &Options,
+        data: &DataDir,
+        pods: Option<&PodNetwork>,
+        locks: Vec<Lock>,
+    ) -> anyhow::Result<Self> {
+        let listeners = Listeners::bind(options, pods).await?;
         let clock: Clock = Arc::new(Timestamp::now);
-        let (store, pki) = open_disk(&data, &options, &clock).await?;
-        let running = describe(&data, &options, &listeners, clock())?;
+        let (store, pki) = open_disk(data, options, pods, &clock).await?;
+        let running = describe(data, options, pods, &listeners, clock())?;
         write_private(&data.kubeconfig(), pki.kubeconfig(&running.api).as_bytes())?;
 
         let stops = Stops::default();
@@ -152,6 +190,10 @@ impl Cluster {
                 Some(_) => nodes.clone(),
                 None => sockets.clone(),
             },
+            pods: pods.map_or_else(
+                || Arc::new(Direct) as Arc<dyn Dial>,
+                |pods| Arc::new(Dialer(pods.network.clone())),
+            ),
             tokens: Some(tokens),
             authorization: options.authorization,
             admin_token: Some(apiserver::auth::digest(&pki.admin_token)),
@@ -183,13 +225,22 @@ impl Cluster {
             tokio::join!(sockets.end(), joined.joined_ended());
             Ok(())
         });
-        let api = reachable(listeners.api.local_addr()?);
+        let api = listeners.api_for_pods(pods)?;
         let kept = kubernetes_service::reconcile(&server, api).await;
         kept.map_err(|e| anyhow::anyhow!("cannot create the Service default/kubernetes: {e:?}"))?;
         cluster.keep_service(server, api);
         let dns = cluster.listen(listeners, tls);
-        if let (Some(components), Some(dns)) = (&options.components, dns) {
-            cluster.start_components(components, &data, &pki, dns, &clock, &nodes)?;
+        if let (Some(components), Some(pods), Some(dns)) = (&options.components, pods, dns) {
+            let given = Given {
+                components,
+                pods,
+                api,
+                data,
+                pki: &pki,
+                clock: &clock,
+                nodes: &nodes,
+            };
+            cluster.start_components(&given, dns)?;
             cluster.create_default_class().await?;
         }
         data.write_running(&cluster.running)?;
@@ -211,11 +262,13 @@ impl Cluster {
     fn listen(&mut self, listeners: Listeners, tls: Tls) -> Option<Dns> {
         let router = &self.router;
         let stop = &self.stops.listeners;
-        let serving = serve_tls(listeners.api, router.clone(), tls, stop.clone());
-        spawn(&mut self.listeners, async {
-            serving.await;
-            Ok(())
-        });
+        for listener in std::iter::once(listeners.api).chain(listeners.pods_api) {
+            let serving = serve_tls(listener, router.clone(), tls.clone(), stop.clone());
+            spawn(&mut self.listeners, async {
+                serving.await;
+                Ok(())
+            });
+        }
         let serving = serve_unix(listeners.unix, router.clone(), stop.clone());
         spawn(&mut self.listeners, async {
             serving.await;
@@ -231,15 +284,14 @@ impl Cluster {
         listeners.dns
     }
 
-    fn start_components(
-        &mut self,
-        components: &Components,
-        data: &DataDir,
-        pki: &Pki,
-        sockets: Dns,
-        clock: &Clock,
-        nodes: &InProcess,
-    ) -> std::io::Result<()> {
+    fn start_components(&mut self, given: &Given<'_>, sockets: Dns) -> std::io::Result<()> {
+        let Given {
+            components,
+            pods,
+            data,
+            clock,
+            ..
+        } = given;
         let client = self.client_of(
             "system:kube-controller-manager",
             &["system:masters"],
@@ -247,10 +299,15 @@ impl Cluster {
         );
         let controllers = controller::Options {
             volumes_dir: data.volumes(),
-            root_ca: Some(pki.authority.clone()),
+            root_ca: Some(given.pki.authority.clone()),
             ..controller::Options::default()
         };
-        let running = controller::run(client, clock.clone(), controllers, self.stops.controllers.clone());
+        let running = controller::run(
+            client,
+            (*clock).clone(),
+            controllers,
+            self.stops.controllers.clone(),
+        );
         spawn(&mut self.components, async { Ok(running.await?) });
 
         let client = self.client_of(
@@ -258,25 +315,21 @@ impl Cluster {
             &["system:nodes", "system:masters"],
             "kubelet",
         );
-        let api = self
-            .running
-            .api
-            .trim_start_matches("https://")
-            .parse::<SocketAddr>()
-            .ok();
-        let mut kubelet_options = kubelet_options(components, data.path(), api);
+        let mut kubelet_options = kubelet_options(components, pods, data.path(), Some(given.api));
         let pod_dns = sockets.pods.as_ref().ok().and_then(|pods| pods.address().ok());
         let pod_dns = pod_dns.map(|address| address.ip());
         kubelet_options.cluster_dns.servers.extend(pod_dns);
         kubelet_options.dns_server = sockets.host.address().ok().map(reachable);
-        let kubelet = Kubelet::new(client, clock.clone(), kubelet_options);
-        nodes.serve(&components.node_name, kubelet::server::router(kubelet.clone()));
+        let kubelet = Kubelet::new(client, (*clock).clone(), kubelet_options);
+        given
+            .nodes
+            .serve(&components.node_name, kubelet::server::router(kubelet.clone()));
         let running = kubelet.run(self.stops.kubelet.clone());
         spawn(&mut self.kubelet, async { Ok(running.await?) });
 
         let client = self.client_of("system:kube-dns", &["system:masters"], "petset-dns");
         // The pods' range and upstream's default one of Services.
-        let ranges = vec![components.pod_range.to_string(), "10.96.0.0/12".into()];
+        let ranges = vec![pods.range.to_string(), "10.96.0.0/12".into()];
         let address = sockets.host.address()?;
         let names = dns_options(
             &components.cluster_domain,
@@ -378,22 +431,30 @@ fn spawn(
 /// The kubelet's options, for one in this process and for one alone.
 pub fn kubelet_options(
     components: &Components,
+    pods: &PodNetwork,
     data_dir: &Path,
     api: Option<SocketAddr>,
 ) -> kubelet::Options {
     kubelet::Options {
         node_name: components.node_name.clone(),
         data_dir: data_dir.to_owned(),
-        pod_range: components.pod_range,
-        host_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        pod_range: pods.range,
+        network: pods.network.clone(),
+        cluster_network: pods.cluster.clone(),
+        host_ip: pods.gateway().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         api_server: api.map(|address| (address.ip().to_string(), address.port())),
         cluster_dns: ClusterDns {
             servers: Vec::new(),
             domain: components.cluster_domain.trim_matches('.').to_lowercase(),
+            alone_for: match &pods.cluster {
+                None => Alone::Nobody,
+                Some(cluster) if cluster.own => Alone::Everybody,
+                Some(_) => Alone::OwnNetworks,
+            },
         },
         executable: components.executable.clone(),
         back_off: components.back_off,
-        isolation: None,
+        isolation: Some(pods.isolation.level),
         keep_pods: components.keep_pods,
         log_max_size: components.log_max_size,
         log_max_files: components.log_max_files,
@@ -427,12 +488,13 @@ pub fn dns_options(
 async fn open_disk(
     data: &DataDir,
     options: &Options,
+    pods: Option<&PodNetwork>,
     clock: &Clock,
 ) -> anyhow::Result<(Arc<SledStore>, Pki)> {
     let directory = data.store();
     let opening = tokio::task::spawn_blocking(move || SledStore::open(&directory, StoreOptions::default()));
     let (directory, now) = (data.pki(), clock());
-    let addresses = own_names(options);
+    let addresses = own_names(options, pods);
     let keys = tokio::task::spawn_blocking(move || Pki::open(&directory, &addresses, now));
     let store = opening
         .await?
@@ -444,7 +506,7 @@ async fn open_disk(
 }
 
 /// The names and addresses by which clients know this API server, besides those it always has.
-fn own_names(options: &Options) -> Vec<String> {
+fn own_names(options: &Options, pods: Option<&PodNetwork>) -> Vec<String> {
     let service = kubernetes_service::address(apiserver::Options::default().service_network);
     let mut names = vec![service.to_string()];
     if let Some(components) = &options.components {
@@ -454,12 +516,17 @@ fn own_names(options: &Options) -> Vec<String> {
     if !options.api.ip().is_unspecified() {
         names.push(options.api.ip().to_string());
     }
+    names.extend(
+        pods.and_then(PodNetwork::gateway)
+            .map(|gateway| gateway.to_string()),
+    );
     names
 }
 
 fn describe(
     data: &DataDir,
     options: &Options,
+    pods: Option<&PodNetwork>,
     listeners: &Listeners,
     started: Timestamp,
 ) -> anyhow::Result<Running> {
@@ -475,6 +542,7 @@ fn describe(
     }
     let dns_metrics = listeners.dns.as_ref().and_then(|dns| dns.looks.metrics.as_ref());
     let dns_metrics = dns_metrics.map(TcpListener::local_addr).transpose()?;
+    let pods_api = listeners.api_for_pods(pods)?;
     Ok(Running {
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -485,6 +553,13 @@ fn describe(
         dns: dns.map(|address| reachable(address).to_string()),
         dns_metrics: dns_metrics.map(|address| metrics_url(reachable(address))),
         pod_dns,
+        pods: pods.map(|pods| Pods {
+            isolation: isolation::name(pods.isolation.level).into(),
+            why: pods.isolation.why.clone(),
+            range: pods.range.to_string(),
+            apart: pods.cluster.as_ref().is_some_and(|cluster| cluster.own),
+            api: format!("https://{pods_api}"),
+        }),
         cluster_domain: options.components.as_ref().map(|c| c.cluster_domain.clone()),
         kubeconfig: data.kubeconfig(),
     })
@@ -502,8 +577,22 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 impl Listeners {
-    async fn bind(options: &Options) -> anyhow::Result<Self> {
+    /// The API's address as pods use it.
+    fn api_for_pods(&self, pods: Option<&PodNetwork>) -> std::io::Result<SocketAddr> {
+        let api = self.api.local_addr()?;
+        if let Some(listener) = &self.pods_api {
+            return listener.local_addr();
+        }
+        let gateway = pods.and_then(PodNetwork::gateway);
+        Ok(gateway.map_or_else(|| reachable(api), |gateway| SocketAddr::new(gateway, api.port())))
+    }
+
+    async fn bind(options: &Options, pods: Option<&PodNetwork>) -> anyhow::Result<Self> {
         let api = bind_tcp(options.api, "the API", "--api").await?;
+        let pods_api = match pods {
+            Some(pods) => bind_for_pods(api.local_addr()?, pods).await?,
+            None => None,
+        };
         let http = match options.http {
             Some(address) if !address.ip().is_loopback() => {
                 bail!("--http {address}: this listener asks for no credentials, so it must be on loopback")
@@ -511,24 +600,67 @@ impl Listeners {
             Some(address) => Some(bind_tcp(address, "plain HTTP", "--http").await?),
             None => None,
         };
-        let dns = match &options.components {
-            Some(components) => Some(Dns {
+        let dns = match (&options.components, pods) {
+            (Some(components), Some(pods)) => Some(Dns {
                 host: bind_host_dns(components.dns, components.dns_upstream.clone())?,
-                pods: pod_dns::bind(components.pod_dns, components.pod_dns_upstream.clone())?,
+                pods: pod_dns::bind(
+                    pod_dns::Wanted::new(components.pod_dns, pods.range),
+                    &pods.network,
+                    components.pod_dns_upstream.clone(),
+                )
+                .await?,
                 looks: dns::status::Listeners {
                     owner: Some(bind_unix(&options.data_dir.dns_socket())?),
                     metrics: components.dns_looks.bind().await?,
                 },
             }),
-            None => None,
+            _ => None,
         };
         let socket = options.data_dir.api_socket();
         Ok(Self {
             api,
+            pods_api,
             http,
             unix: bind_unix(&socket)?,
             dns,
         })
+    }
+}
+
+/// Where pods find the API: at their gateway, at the host's port for it if that is free there. `None`: where the host
+/// finds it, pods do.
+async fn bind_for_pods(api: SocketAddr, pods: &PodNetwork) -> anyhow::Result<Option<TcpListener>> {
+    let Some(cluster) = &pods.cluster else {
+        return Ok(None);
+    };
+    if !cluster.own && api.ip().is_unspecified() {
+        return Ok(None);
+    }
+    let usual = SocketAddr::new(cluster.gateway.into(), api.port());
+    let listener = match pods.network.listen(usual).await {
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            pods.network.listen(SocketAddr::new(usual.ip(), 0)).await
+        }
+        listening => listening,
+    };
+    let listener = listener.with_context(|| format!("cannot listen on {usual} for the API of pods"))?;
+    Ok(Some(listener))
+}
+
+/// The proxy's way to pods.
+struct Dialer(Network);
+
+#[async_trait]
+impl Dial for Dialer {
+    async fn connect(&self, to: SocketAddr) -> std::io::Result<TcpStream> {
+        self.0.connect(to).await
+    }
+}
+
+impl Components {
+    async fn pod_network(&self, data: &DataDir) -> anyhow::Result<PodNetwork> {
+        let services = apiserver::Options::default().service_network;
+        PodNetwork::make(data, &self.executable, self.isolation, self.pod_range, services).await
     }
 }
 

@@ -7,10 +7,12 @@ use crate::connect;
 use crate::data::DataDir;
 use crate::dns_looks::{DnsLooks, metrics_url};
 use crate::nodes::SOCKET_ANNOTATION;
-use crate::pod_dns;
+use crate::pod_network::PodNetwork;
 use anyhow::Context;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, Patch, PatchParams};
+use kubelet::isolation::{self, Wanted};
+use kubelet::shim::protocol::Isolation;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -109,12 +111,11 @@ pub fn components(
     Ok(Components {
         dns: names.map_or(SocketAddr::from(([127, 0, 0, 1], 0)), |(n, _)| n.dns),
         dns_upstream: names.and_then(|(n, _)| n.dns_upstream.0.clone()),
-        pod_dns: names.map_or(pod_dns::Wanted::Nowhere, |(_, pod)| {
-            pod_dns::Wanted::new(pod.pod_dns, pods.pod_cidr)
-        }),
+        pod_dns: names.map_or(Some(args::PodDns(None)), |(_, pod)| pod.pod_dns),
         dns_looks: names.map_or_else(DnsLooks::default, |(n, _)| DnsLooks::new(&n.looks)),
         pod_dns_upstream: names.and_then(|(_, pod)| pod.pod_dns_upstream.0.clone()),
         cluster_domain: names.map_or_else(|| "cluster.local".into(), |(n, _)| n.cluster_domain.clone()),
+        isolation: pods.isolation,
         pod_range: pods.pod_cidr,
         node_name,
         executable: executable()?,
@@ -157,12 +158,23 @@ pub async fn kubelet(arguments: args::Kubelet) -> anyhow::Result<()> {
     let (client, config) = connect::remote(&arguments.remote).await?;
     let data = DataDir::open(arguments.data.data_dir.as_deref())?;
     let _lock = data.lock_pods()?;
-    let components = components(&arguments.pods, None)?;
-    let mut options = kubelet_options(&components, data.path(), None);
-    options.cluster_dns = kubelet::dns::ClusterDns {
-        servers: arguments.cluster_dns,
-        domain: arguments.cluster_domain.trim_matches('.').to_lowercase(),
-    };
+    let mut components = components(&arguments.pods, None)?;
+    if components.isolation == Wanted::Auto {
+        // Neither the API server nor the DNS server need be reachable from a network of the pods' own.
+        components.isolation = without_networks(&components.executable).await;
+    }
+    let services = apiserver::Options::default().service_network;
+    let pods = PodNetwork::make(
+        &data,
+        &components.executable,
+        components.isolation,
+        components.pod_range,
+        services,
+    )
+    .await?;
+    let mut options = kubelet_options(&components, &pods, data.path(), None);
+    options.cluster_dns.servers = arguments.cluster_dns;
+    options.cluster_dns.domain = arguments.cluster_domain.trim_matches('.').to_lowercase();
     let url = &config.cluster_url;
     options.api_server = url
         .host()
@@ -191,6 +203,12 @@ pub async fn kubelet(arguments: args::Kubelet) -> anyhow::Result<()> {
     serving.await??;
     let _ = std::fs::remove_file(socket);
     announced
+}
+
+/// The best isolation in which pods are on the host's network.
+async fn without_networks(executable: &std::path::Path) -> Wanted {
+    let mounts = isolation::probe(executable, Isolation::Mounts).await;
+    Wanted::Exactly(mounts.map_or(Isolation::None, |()| Isolation::Mounts))
 }
 
 /// Say on the Node object, once it is there, where its kubelet's socket is.

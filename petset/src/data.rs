@@ -36,10 +36,29 @@ pub struct Running {
     /// The pods' own DNS; none for an API server alone.
     #[serde(default)]
     pub pod_dns: Option<PodDns>,
+    /// How pods run; none for an API server alone.
+    #[serde(default)]
+    pub pods: Option<Pods>,
     /// The zone.
     pub cluster_domain: Option<String>,
     /// For kubectl.
     pub kubeconfig: PathBuf,
+}
+
+/// How pods run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pods {
+    /// `namespaces`, `mounts` or `none`.
+    pub isolation: String,
+    /// Why it is this one.
+    pub why: String,
+    /// `10.244.0.0/16`
+    pub range: String,
+    /// Whether only `petset shell` and what petset passes on reach pods: they are in a network that is not the host's.
+    pub apart: bool,
+    /// The API as pods reach it, `https://10.244.0.1:6443`.
+    pub api: String,
 }
 
 /// What became of the pods' own DNS.
@@ -131,6 +150,11 @@ impl DataDir {
     /// A kubelet's own API, for the API server.
     pub fn kubelet_socket(&self) -> PathBuf {
         self.0.join("kubelet.sock")
+    }
+
+    /// What `petset shell` mounts.
+    pub fn shell(&self) -> PathBuf {
+        self.0.join("shell")
     }
 
     /// Take the directory for the API server and what goes with it.
@@ -297,6 +321,7 @@ mod tests {
             dns: None,
             dns_metrics: None,
             pod_dns: None,
+            pods: None,
             cluster_domain: None,
             kubeconfig: PathBuf::new(),
         };

@@ -13,6 +13,8 @@ pub mod image;
 pub mod manifest;
 pub mod nodes;
 pub mod pod_dns;
+pub mod pod_network;
+pub mod shell;
 pub mod status;
 pub mod table;
 pub mod up;

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use petset::args::{Arguments, Command, Dns, DnsCommand, Log, LogFormat};
-use petset::{component, data::DataDir, dns_records, explain, image, status, up, volumes};
+use petset::{component, data::DataDir, dns_records, explain, image, shell, status, up, volumes};
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -30,6 +30,7 @@ fn main() -> ExitCode {
             let questions = arguments.names.looks.dns_log;
             run(Some((arguments.log, questions)), component::dns(arguments))
         }
+        Command::Shell(arguments) => shell::run(&arguments),
         Command::Explain(arguments) => run(None, explain::run(arguments)),
         Command::Status(arguments) => run(None, status::print(arguments)),
         Command::Volumes(arguments) => run(None, volumes::run(arguments)),

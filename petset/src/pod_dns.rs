@@ -3,9 +3,11 @@
 
 use crate::args;
 use anyhow::Context;
+use dns::listener::{Unbound, threads};
 use dns::upstream::Servers;
 use kubelet::address::Range;
-use std::io::ErrorKind;
+use kubelet::network::Network;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 
 /// The only port that a resolver asks.
@@ -23,7 +25,7 @@ pub enum Wanted {
 }
 
 impl Wanted {
-    /// What `--pod-dns` says; without it the first address of the pods' range.
+    /// What `--pod-dns` says; without it the first address of the pods' range, which is their gateway if they have one.
     pub fn new(flag: Option<args::PodDns>, range: Range) -> Self {
         match flag {
             Some(args::PodDns(Some(address))) => Self::At(address),
@@ -36,14 +38,14 @@ impl Wanted {
 /// Its sockets, or why there are none.
 pub type Bound = Result<dns::Listener, String>;
 
-/// Listen there. Only an address that somebody asked for is worth an error.
-pub fn bind(wanted: Wanted, upstream: Option<Servers>) -> anyhow::Result<Bound> {
+/// Listen there, in the network that pods are in. Only an address that somebody asked for is worth an error.
+pub async fn bind(wanted: Wanted, network: &Network, upstream: Option<Servers>) -> anyhow::Result<Bound> {
     let (address, must) = match wanted {
         Wanted::Nowhere => return Ok(Err("switched off with --pod-dns none".into())),
         Wanted::IfPossible(address) => (SocketAddr::new(address, PORT), false),
         Wanted::At(address) => (SocketAddr::new(address, PORT), true),
     };
-    match dns::Listener::bind(address, upstream) {
+    match listen(address, network, upstream).await {
         Ok(listener) => Ok(Ok(listener)),
         Err(error) if must => {
             let remedy = remedy(error.kind());
@@ -57,6 +59,24 @@ pub fn bind(wanted: Wanted, upstream: Option<Servers>) -> anyhow::Result<Bound> 
             Ok(Err(why))
         }
     }
+}
+
+async fn listen(
+    address: SocketAddr,
+    network: &Network,
+    upstream: Option<Servers>,
+) -> io::Result<dns::Listener> {
+    let domain = if address.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
+    let tcp = network.socket(domain, libc::SOCK_STREAM, 0).await?;
+    let mut udp = Vec::new();
+    for _ in 0..threads() {
+        udp.push(network.socket(domain, libc::SOCK_DGRAM, 0).await?);
+    }
+    dns::Listener::bind_these(address, Unbound { tcp, udp }, upstream)
 }
 
 /// What helps against an error, in parentheses.

@@ -157,6 +157,17 @@ fn text(running: &Running, now: Timestamp) -> String {
         PodDns::At(address) => ("Pod DNS", address),
         PodDns::Missing(why) => ("Pod DNS", format!("none, pods use the host's: {why}")),
     }));
+    lines.extend(running.pods.iter().flat_map(|pods| {
+        let reach = if pods.apart {
+            ", reached from petset shell"
+        } else {
+            ""
+        };
+        [
+            ("Isolation", format!("{} ({})", pods.isolation, pods.why)),
+            ("Pods", format!("{}{reach}", pods.range)),
+        ]
+    }));
     lines.extend(running.dns_metrics.clone().map(|url| ("DNS metrics", url)));
     lines.extend(running.cluster_domain.clone().map(|domain| ("Domain", domain)));
     lines.push(("Version", running.version.clone()));

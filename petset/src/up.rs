@@ -55,8 +55,15 @@ async fn show(
     for line in how_to_reach(&running, manifests) {
         screen.say(&line);
     }
+    let networks = running
+        .pods
+        .as_ref()
+        .is_some_and(|pods| pods.isolation == "namespaces");
     for line in privileged_ports(manifests) {
-        screen.say(&line);
+        // In networks of the pods' own every port is everybody's.
+        if !networks {
+            screen.say(&line);
+        }
     }
     apply::apply(&client, manifests, |line| screen.say(line)).await?;
     progress::follow(client, screen).await
@@ -145,6 +152,7 @@ mod tests {
             dns: Some("127.0.0.1:1053".into()),
             dns_metrics: None,
             pod_dns: None,
+            pods: None,
             cluster_domain: Some("cluster.local".into()),
             kubeconfig: "/d/kubeconfig".into(),
         };

@@ -1,10 +1,10 @@
 //! gRPC health checking (`grpc.health.v1.Health/Check`), by hand: one message each way, of one field each.
 
+use crate::network::Network;
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
 
 /// More than any answer has.
 const LIMIT: usize = 64 << 10;
@@ -31,9 +31,9 @@ const CODES: [&str; 17] = [
 ];
 
 /// Ask once. The error is what upstream's events say.
-pub async fn check(host: &str, port: u16, service: &str) -> Result<(), String> {
+pub async fn check(network: &Network, host: &str, port: u16, service: &str) -> Result<(), String> {
     let address = format!("{host}:{port}");
-    let stream = TcpStream::connect((host, port)).await.map_err(|error| {
+    let stream = network.dial(host, port).await.map_err(|error| {
         let why = super::plain(&error);
         format!("error: failed to connect service at {address:?}: {why}")
     })?;
@@ -171,8 +171,8 @@ mod tests {
             }
         };
         let ask = async {
-            let one = check("127.0.0.1", port, "db").await;
-            (one, check("127.0.0.1", port, "web").await)
+            let one = check(&Network::own(), "127.0.0.1", port, "db").await;
+            (one, check(&Network::own(), "127.0.0.1", port, "web").await)
         };
         let ((db, web), ()) = tokio::join!(ask, serve);
         assert_eq!(db, Ok(()));

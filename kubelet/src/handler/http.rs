@@ -1,6 +1,7 @@
 //! HTTP and HTTPS requests of probes and hooks. A certificate is not verified: what is asked is whether the server is
 //! there, and nobody could have signed for a pod's address.
 
+use crate::network::Network;
 use bytes::Bytes;
 use http::header::LOCATION;
 use http::{Request, Response, StatusCode};
@@ -12,7 +13,6 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use std::sync::{Arc, LazyLock};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// The status, and where it leads.
@@ -20,9 +20,15 @@ pub type Answer = (StatusCode, Option<String>);
 
 /// Ask once, over a connection of its own: what is asked is whether new ones are taken. The error is what went wrong,
 /// without the URL. The answer is the status, and where it leads (`Location`).
-pub async fn ask(host: &str, port: u16, tls: bool, request: Request<Empty<Bytes>>) -> Result<Answer, String> {
+pub async fn ask(
+    network: &Network,
+    host: &str,
+    port: u16,
+    tls: bool,
+    request: Request<Empty<Bytes>>,
+) -> Result<Answer, String> {
     let dial = |error: std::io::Error| format!("dial tcp {host}:{port}: {}", super::plain(&error));
-    let stream = TcpStream::connect((host, port)).await.map_err(dial)?;
+    let stream = network.dial(host, port).await.map_err(dial)?;
     if !tls {
         return exchange(stream, request).await;
     }
@@ -157,7 +163,8 @@ mod tests {
                     answer(stream).await;
                 }
             };
-            let (asked, ()) = tokio::join!(ask("127.0.0.1", port, tls, request()), serve);
+            let network = Network::own();
+            let (asked, ()) = tokio::join!(ask(&network, "127.0.0.1", port, tls, request()), serve);
             let asked = asked.map(|(status, location)| (status.as_u16(), location));
             assert_eq!(asked, Ok((418, None)), "tls: {tls}");
         }
@@ -169,7 +176,7 @@ mod tests {
         let port = listener.local_addr().expect("bound").port();
         drop(listener);
         assert_eq!(
-            ask("127.0.0.1", port, true, request()).await,
+            ask(&Network::own(), "127.0.0.1", port, true, request()).await,
             Err(format!("dial tcp 127.0.0.1:{port}: connect: connection refused"))
         );
     }

@@ -6,6 +6,7 @@ use super::negotiate::Channels;
 use super::pipe;
 use super::spdy::{self, Accepted, Stream};
 use super::websocket::{self, Outgoing};
+use crate::network::Network;
 use futures::stream::{FuturesUnordered, StreamExt};
 use std::collections::HashMap;
 use std::io;
@@ -31,13 +32,15 @@ pub struct Pod {
     pub name: String,
     /// Where its ports are.
     pub address: IpAddr,
+    /// The way there.
+    pub network: Network,
 }
 
 impl Pod {
     /// Connect with a port; the error is for the client, in upstream's words.
     async fn connect(&self, port: u16) -> Result<TcpStream, String> {
         let address = SocketAddr::new(self.address, port);
-        let why = match TcpStream::connect(address).await {
+        let why = match self.network.connect(address).await {
             Ok(stream) => {
                 // Interactive protocols wait for small packets.
                 let _ = stream.set_nodelay(true);
@@ -45,7 +48,7 @@ impl Pod {
             }
             Err(error) => reason(&error),
         };
-        let Self { name, address } = self;
+        let Self { name, address, .. } = self;
         let family = if address.is_ipv4() { "tcp4" } else { "tcp6" };
         let target = SocketAddr::new(*address, port);
         Err(format!(

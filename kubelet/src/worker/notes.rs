@@ -145,6 +145,7 @@ impl Worker {
         let target = Target {
             process: live.process.clone(),
             address: self.record.address,
+            network: self.kubelet.options.network.clone(),
         };
         let (sender, mut outcomes) = mpsc::unbounded_channel();
         let probing = probe::run(kind, container.clone(), target, sender);

@@ -14,7 +14,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// How long a server may take to accept a connection.
@@ -30,7 +29,7 @@ pub async fn send(
     address: SocketAddr,
     request: Request<Body>,
 ) -> Result<Response<Incoming>, String> {
-    let stream = match tokio::time::timeout(CONNECTING, connect(tls, address)).await {
+    let stream = match tokio::time::timeout(CONNECTING, connect(server, tls, address)).await {
         Ok(connected) => connected?,
         Err(_) => return Err(format!("dial tcp {address}: i/o timeout")),
     };
@@ -44,8 +43,11 @@ pub async fn send(
         .map_err(|error| error.to_string())
 }
 
-async fn connect(tls: bool, address: SocketAddr) -> Result<Box<dyn Io>, String> {
-    let stream = TcpStream::connect(address)
+async fn connect(server: &Server, tls: bool, address: SocketAddr) -> Result<Box<dyn Io>, String> {
+    let stream = server
+        .options
+        .pods
+        .connect(address)
         .await
         .map_err(|error| match error.kind() {
             io::ErrorKind::ConnectionRefused => format!("dial tcp {address}: connect: connection refused"),
