@@ -13,6 +13,7 @@ install() { # COMMAND PACKAGE: install PACKAGE unless COMMAND is there
 install cc gcc
 install curl curl
 install dig bind9-dnsutils
+install setpriv util-linux
 install dnsperf dnsperf
 install ip iproute2
 install kdig knot-dnsutils

@@ -6,7 +6,7 @@
 //! are asked for at once, and their end.
 
 use anyhow::{Context, bail};
-use e2e::binary::{Cluster, petset_binary};
+use e2e::binary::{Cluster, Level, petset_binary};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, ListParams, LogParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -118,10 +118,13 @@ fn memory() -> anyhow::Result<f64> {
     Ok(sum)
 }
 
-async fn measure(isolation: &str) -> anyhow::Result<()> {
+async fn measure(isolation: &'static str) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{isolation}")?;
-    let mut cluster = Cluster::new();
-    cluster.start(&["--isolation", isolation]);
+    let mut cluster = Cluster::at(Level {
+        isolation,
+        ..Level::default()
+    });
+    cluster.start(&[]);
     let pods = &pods(&cluster).await?;
     // The first pod pays for what is made once.
     create(pods, 1).await?;
@@ -168,7 +171,7 @@ async fn measure(isolation: &str) -> anyhow::Result<()> {
     say("  until all are gone", began.elapsed().as_secs_f64(), "s")
 }
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     // `-- none` and the like choose; cargo adds flags of its own.
     let chosen: Vec<String> = std::env::args()

@@ -6,6 +6,7 @@
 mod alone;
 mod dig;
 mod http;
+mod isolated;
 mod lines;
 mod processes;
 mod range;
@@ -14,6 +15,7 @@ mod wait;
 
 pub use dig::{Dug, Record, ask};
 pub use http::{Reply, Watch, curl};
+pub use isolated::{Level, Who};
 pub use lines::Lines;
 pub use table::table;
 pub use wait::{eventually, within};
@@ -126,6 +128,7 @@ pub fn repository(path: &str) -> PathBuf {
 pub struct Cluster {
     home: TempDir,
     pods: PodRange,
+    level: Level,
     process: Option<Child>,
     /// Components that run alone beside it, in the order in which they are to be stopped.
     beside: Vec<Child>,
@@ -140,6 +143,7 @@ impl Cluster {
                 .tempdir()
                 .expect("a temporary directory"),
             pods: PodRange::reserve(),
+            level: Level::default(),
             process: None,
             beside: Vec::new(),
         }
@@ -174,7 +178,7 @@ impl Cluster {
 
     /// `petset`, with this cluster's directory, free ports and pod addresses. What is given as an argument wins.
     pub fn petset(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(petset_binary());
+        let mut command = self.level.command(self.home.path());
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PETSET_") {
                 command.env_remove(name);
@@ -186,7 +190,10 @@ impl Cluster {
             .env("PETSET_DATA_DIR", self.data_dir())
             .env("PETSET_API", "127.0.0.1:0")
             .env("PETSET_DNS", "127.0.0.1:0")
-            .env("PETSET_POD_CIDR", self.pods.cidr());
+            .env("PETSET_ISOLATION", self.level.isolation);
+        if self.level.is_on_loopback() {
+            command.env("PETSET_POD_CIDR", self.pods.cidr());
+        }
         command
     }
 

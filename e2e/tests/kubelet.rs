@@ -86,6 +86,8 @@ impl Node {
         let options = kubelet::Options {
             node_name: "node".into(),
             data_dir: api.elsewhere().join("node"),
+            network: kubelet::network::Network::own(),
+            cluster_network: None,
             pod_range: range.parse().expect("a range"),
             host_ip: [127, 0, 0, 1].into(),
             api_server: None,

@@ -33,11 +33,11 @@ impl Lines {
 
     /// Wait for the line that is the one.
     #[track_caller]
-    pub fn until(&self, what: &str, is_it: impl Fn(&str) -> bool) {
+    pub fn until(&self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
         let mut seen = Vec::new();
         loop {
             match self.lines.recv_timeout(PATIENCE) {
-                Ok(line) if is_it(&line) => return,
+                Ok(line) if is_it(&line) => return line,
                 Ok(line) => seen.push(line),
                 Err(error) => panic!("no line: {what}: {error}; seen: {seen:#?}"),
             }
