@@ -90,6 +90,7 @@ impl Node {
             cluster_network: None,
             pod_range: range.parse().expect("a range"),
             host_ip: [127, 0, 0, 1].into(),
+            node_port_address: [127, 0, 0, 1].into(),
             api_server: None,
             cluster_dns: kubelet::dns::ClusterDns::default(),
             executable: std::env::current_exe().expect("the test knows its own path"),

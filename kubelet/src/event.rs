@@ -41,7 +41,17 @@ impl Events {
         reason: &'static str,
         message: impl Into<String>,
     ) {
-        let regarding = reference(pod, container);
+        self.tell_of(reference(pod, container), event_type, reason, message);
+    }
+
+    /// Tell something about any object.
+    pub fn tell_of(
+        &self,
+        regarding: ObjectReference,
+        event_type: EventType,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) {
         // Without a writer the kubelet is going down and nobody will read it.
         let _ = self.sender.send(News {
             regarding,

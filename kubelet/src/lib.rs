@@ -81,6 +81,8 @@ pub struct Options {
     pub cluster_network: Option<shim::network::ClusterNetwork>,
     /// The node's own address.
     pub host_ip: IpAddr,
+    /// Where the host finds node ports, and host ports of pods that name no address.
+    pub node_port_address: IpAddr,
     /// Where pods reach the API server: host and port.
     pub api_server: Option<(String, u16)>,
     /// Where pods find names. Its addresses are not given to pods.
@@ -242,8 +244,15 @@ impl Kubelet {
         let events = CancellationToken::new();
         let events_end = events.clone();
         tasks.spawn(async move { this.events.write(events_end).await });
-        let followed = self.clone().follow_pods(shutdown.clone()).await;
-        self.conversations.end().await;
+        // Pods that are being stopped still need Services.
+        let services = CancellationToken::new();
+        let following = async {
+            let followed = self.clone().follow_pods(shutdown.clone()).await;
+            self.conversations.end().await;
+            services.cancel();
+            followed
+        };
+        let (followed, ()) = tokio::join!(following, service::run(self.clone(), services.clone()));
         followed?;
         if !self.options.keep_pods {
             self.launcher.leave().await;

@@ -204,6 +204,7 @@ fn port(cluster: &str, endpoints: &[SocketAddrV4]) -> ServicePort {
     ServicePort {
         namespace: "default".into(),
         service: "web".into(),
+        uid: "u".into(),
         protocol: Protocol::Tcp,
         cluster: cluster.parse().expect("an address"),
         external: Vec::new(),

@@ -253,6 +253,14 @@ pub struct Pods {
     /// 127.244.0.0/16]
     #[arg(long, env = "PETSET_POD_CIDR", value_name = "CIDR")]
     pub pod_cidr: Option<kubelet::address::Range>,
+    /// Address of this machine at which node ports of Services and host ports of pods are found
+    #[arg(
+        long,
+        env = "PETSET_NODE_PORT_ADDRESS",
+        value_name = "ADDR",
+        default_value = "127.0.0.1"
+    )]
+    pub node_port_address: IpAddr,
     /// Name of the node [default: this machine's host name]
     #[arg(long, env = "PETSET_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,

@@ -74,6 +74,8 @@ pub struct Components {
     pub isolation: Wanted,
     /// Where pod addresses are to come from.
     pub pod_range: Option<Range>,
+    /// Where the host finds node ports and host ports.
+    pub node_port_address: IpAddr,
     /// Name of the node.
     pub node_name: String,
     /// The petset binary, which the kubelet starts again as its shims.
@@ -442,6 +444,7 @@ pub fn kubelet_options(
         network: pods.network.clone(),
         cluster_network: pods.cluster.clone(),
         host_ip: pods.gateway().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        node_port_address: components.node_port_address,
         api_server: api.map(|address| (address.ip().to_string(), address.port())),
         cluster_dns: ClusterDns {
             servers: Vec::new(),

@@ -117,6 +117,7 @@ pub fn components(
         cluster_domain: names.map_or_else(|| "cluster.local".into(), |(n, _)| n.cluster_domain.clone()),
         isolation: pods.isolation,
         pod_range: pods.pod_cidr,
+        node_port_address: pods.node_port_address,
         node_name,
         executable: executable()?,
         back_off: kubelet::record::BackOff {

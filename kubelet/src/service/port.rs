@@ -82,6 +82,8 @@ pub struct ServicePort {
     pub namespace: String,
     /// The Service's name.
     pub service: String,
+    /// The Service's UID.
+    pub uid: String,
     /// TCP or UDP.
     pub protocol: Protocol,
     /// The cluster IP and the port.
@@ -155,6 +157,7 @@ fn ports_of(
         Some(ServicePort {
             namespace: namespace.into(),
             service: name.into(),
+            uid: service.metadata.uid.clone().unwrap_or_default(),
             protocol,
             cluster: SocketAddrV4::new(cluster_ip, number),
             external: external.iter().map(|ip| SocketAddrV4::new(*ip, number)).collect(),

@@ -141,6 +141,7 @@ mod tests {
         ServicePort {
             namespace: "default".into(),
             service: "web".into(),
+            uid: "u".into(),
             protocol: Protocol::Tcp,
             cluster: at(cluster),
             external: Vec::new(),
