@@ -15,6 +15,8 @@ install curl curl
 install dig bind9-dnsutils
 install setpriv util-linux
 install dnsperf dnsperf
+install etcd etcd-server
+install etcdctl etcd-client
 install ip iproute2
 install kdig knot-dnsutils
 install nslookup bind9-dnsutils
@@ -22,12 +24,16 @@ install kubectl kubernetes-client
 install named-checkzone bind9-utils
 install node nodejs
 install npm npm
-install python3 python3
 install nft nftables
+install python3 python3
+install redis-server redis-server
 install script bsdutils
+# Not everybody's PATH leads to these.
+[ -x /usr/sbin/nginx ] || install nginx nginx-light
+ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || install postgres postgresql
 # Debian keeps what makes virtual environments apart.
 python3 -c 'import ensurepip' 2>/dev/null || install virtual-environments python3-venv
-for tool in cargo cc curl dig dnsperf ip kdig kubectl named-checkzone nft node npm nslookup python3 script; do
+for tool in cargo cc curl dig dnsperf etcd etcdctl ip kdig kubectl named-checkzone nft node npm nslookup python3 redis-cli redis-server script; do
   command -v "$tool" >/dev/null || { echo "test.sh: $tool is missing and could not be installed" >&2; exit 1; }
 done
 
