@@ -349,8 +349,7 @@ fn listen(directory: &Path, name: &str) -> Result<UnixListener, String> {
     let _ = std::env::set_current_dir("/");
     let listener =
         listener.map_err(|e| format!("cannot listen on {}: {e}", directory.join(name).display()))?;
-    let nonblocking = |listener: &UnixListener| fcntl(listener, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
-    nonblocking(&listener).map_err(|e| format!("{name}: {e}"))?;
+    fcntl(&listener, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|e| format!("{name}: {e}"))?;
     Ok(listener)
 }
 

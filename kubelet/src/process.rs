@@ -151,7 +151,8 @@ impl Launcher {
             .chain(containers.map(|entry| entry.path()))
         {
             let slot = self.slot(&place);
-            found.extend(find(&mut *slot.lock().await, &place).await);
+            let mut slot = slot.lock().await;
+            found.extend(find(&mut slot, &place).await);
         }
         found
     }
