@@ -117,7 +117,7 @@ fn whatever_is_killed_no_write_is_lost_no_identity_runs_twice_and_nothing_is_lef
     let seed = number("PETSET_CHAOS_SEED", std::process::id() as usize) as u64;
     eprintln!("PETSET_CHAOS_SEED={seed}");
     let mut random = SmallRng::seed_from_u64(seed);
-    let arguments = ["--max-back-off", "1"];
+    let arguments = ["--crash-loop-max", "1"];
     let mut cluster = Cluster::new();
     cluster.start(&arguments);
     let manifest = cluster.write("chaos.json", &manifest(pods).to_string());

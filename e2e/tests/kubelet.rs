@@ -102,6 +102,7 @@ impl Node {
             keep_pods: false,
             log_max_size: 10 << 20,
             log_max_files: 5,
+            most_processes: None,
             version: "0".into(),
             dns_server: None,
         };

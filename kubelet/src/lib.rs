@@ -91,6 +91,8 @@ pub struct Options {
     pub executable: PathBuf,
     /// Delays between restarts.
     pub back_off: BackOff,
+    /// How many processes and threads a container may have.
+    pub most_processes: Option<u64>,
     /// How pods are isolated; `None`: as well as this machine allows.
     pub isolation: Option<Isolation>,
     /// Whether pods go on when the kubelet is told to stop.

@@ -99,7 +99,9 @@ pub fn is_sidecar(container: &Container) -> bool {
 pub fn has_finished(spec: &PodSpec, record: &PodRecord) -> bool {
     let ended_for_good =
         |container: &Container| match record.containers.get(&container.name).map(|r| &r.state) {
-            Some(State::Ended(ended)) => !restarts(spec, container, ended.exit_code),
+            Some(State::Ended(ended)) => {
+                !restarts(spec, container, ended.exit_code) && !has_changed(spec, container, record)
+            }
             _ => false,
         };
     init_failed(spec, record) || spec.containers.iter().all(ended_for_good)
@@ -176,13 +178,34 @@ fn run_init_containers(spec: &PodSpec, record: &PodRecord, now: Timestamp, plan:
     true
 }
 
-/// Start a container that should run and does not, now or when its back-off is over.
+/// Whether a container's image was changed after its newest instance had been started: then it is restarted, whatever
+/// the policy says. Init containers that have their turn once are not.
+fn has_changed(spec: &PodSpec, container: &Container, record: &PodRecord) -> bool {
+    let stays = is_sidecar(container) || spec.containers.iter().any(|c| c.name == container.name);
+    let started_with = record
+        .containers
+        .get(&container.name)
+        .and_then(|r| r.image.as_ref());
+    stays && started_with.is_some_and(|image| container.image.as_ref() != Some(image))
+}
+
+/// Start a container that should run and does not, now or when its back-off is over; stop one whose image has changed.
 fn keep_running(spec: &PodSpec, container: &Container, record: &PodRecord, now: Timestamp, plan: &mut Plan) {
     let start = Action::Start {
         container: container.name.clone(),
     };
+    let changed = has_changed(spec, container, record);
     let at = match record.containers.get(&container.name).map(|r| (&r.state, r)) {
         None | Some((State::New, _)) => now,
+        Some((State::Waiting { .. } | State::Ended(_), _)) if changed => now,
+        Some((State::Running { stopping: false, .. }, _)) if changed => {
+            let name = &container.name;
+            plan.actions.push(Action::Stop {
+                container: name.clone(),
+                message: format!("Container {name} definition changed, will be restarted"),
+            });
+            return;
+        }
         Some((State::Waiting { retry_at, .. }, _)) => *retry_at,
         Some((State::Ended(ended), r)) if restarts(spec, container, ended.exit_code) => {
             r.restart_at().unwrap_or(now)
@@ -374,6 +397,44 @@ mod tests {
         assert_eq!(stops(&plan(&pod, &record, now())), ["side"]);
         set(&mut record, "side", "143");
         assert_eq!(plan(&pod, &record, now()).actions, [Action::Finish]);
+    }
+
+    #[test]
+    fn a_container_whose_image_has_changed_is_restarted_whatever_the_policy_and_without_back_off() {
+        for policy in ["Always", "OnFailure", "Never"] {
+            let (mut pod, mut record) = (pod(policy), prepared());
+            record.initialized = true;
+            set(&mut record, "side", "running");
+            for name in ["a", "b"] {
+                let container = record.containers.entry(name.into()).or_default();
+                for _ in 0..3 {
+                    container.starting_with(Some(&"i".to_owned()));
+                    container.started("id".into(), now(), true, true);
+                    let exit = Exit {
+                        code: 1,
+                        signal: None,
+                    };
+                    container.ended(terminated(exit, None), now(), BackOff::default());
+                }
+            }
+            let running = record.containers.entry("b".into()).or_default();
+            running.starting_with(Some(&"i".to_owned()));
+            running.started("id".into(), now(), true, true);
+            assert_eq!(stops(&plan(&pod, &record, now())), Vec::<&str>::new(), "{policy}");
+            let spec = pod.spec.get_or_insert_default();
+            for container in &mut spec.containers {
+                container.image = Some("other".into());
+            }
+            let changed = plan(&pod, &record, now());
+            assert_eq!(
+                (starts(&changed), stops(&changed)),
+                (vec!["a"], vec!["b"]),
+                "{policy}"
+            );
+            let container = record.containers.entry("a".into()).or_default();
+            container.starting_with(Some(&"other".to_owned()));
+            assert_eq!((container.ends, container.delay), (0, jiff::SignedDuration::ZERO));
+        }
     }
 
     #[test]

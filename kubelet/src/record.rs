@@ -60,6 +60,8 @@ pub struct Record {
     pub delay: SignedDuration,
     /// The container id of the newest instance, `petset://…`.
     pub id: Option<String>,
+    /// The image that the newest instance was started with, as its container named it.
+    pub image: Option<String>,
     /// What the image resolved to.
     pub image_id: String,
 }
@@ -153,6 +155,15 @@ impl Record {
             self.last = Some(ended.clone());
         }
         before
+    }
+
+    /// A start with this image begins. Another image than before has a clean slate.
+    pub fn starting_with(&mut self, image: Option<&String>) {
+        if self.image.as_ref() != image {
+            (self.ends, self.delay) = (0, SignedDuration::ZERO);
+            self.image = image.cloned();
+        }
+        self.starting();
     }
 
     /// A start begins.

@@ -232,6 +232,7 @@ impl Start {
         if isolation > Isolation::None {
             mounts.extend(self.names()?);
             mounts.extend(self.shared_memory(isolation));
+            mounts.extend(self.own_program(image));
         } else {
             self.link_volumes(&mut environment, &mounts)?;
         }
@@ -274,7 +275,7 @@ impl Start {
             isolation,
             image_user: (user.map(|user| user.uid), user.map(|user| user.gid)),
             is_root: nix::unistd::Uid::effective().is_root(),
-            ..Facts::default()
+            most_processes: self.kubelet.options.most_processes,
         };
         security::confinement(&self.pod, &self.container, &facts)
     }
@@ -314,6 +315,20 @@ impl Start {
             sub_path: None,
             target,
             read_only: false,
+        })
+    }
+
+    /// Petset itself, where it is the container's program: it may lie where pods have directories of their own, in `/tmp`
+    /// for example.
+    fn own_program(&self, image: &Resolved) -> Option<Mount> {
+        let executable = &self.kubelet.options.executable;
+        // A binary that was replaced meanwhile has no path any more.
+        let web_port = image.web_port.filter(|_| !executable.starts_with("/proc"));
+        web_port.map(|_| Mount {
+            source: executable.clone(),
+            sub_path: None,
+            target: executable.clone(),
+            read_only: true,
         })
     }
 

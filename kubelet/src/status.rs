@@ -202,7 +202,11 @@ fn container_status(pod: &Pod, container: &Container, record: &PodRecord, waitin
     let (state, last) = states(pod, container, known, waiting);
     ContainerStatus {
         name: container.name.clone(),
-        image: container.image.clone().unwrap_or_default(),
+        image: known
+            .image
+            .clone()
+            .or_else(|| container.image.clone())
+            .unwrap_or_default(),
         image_id: known.image_id.clone(),
         container_id: known.id.clone(),
         ready,

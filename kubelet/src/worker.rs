@@ -113,6 +113,8 @@ struct Worker {
     speak_at: Option<Timestamp>,
     /// When it was first seen to be deleted.
     deleted_at: Option<Timestamp>,
+    /// Whether it has been told that the pod was active for too long.
+    is_overdue: bool,
     finished: bool,
     shutdown: CancellationToken,
 }
@@ -141,6 +143,7 @@ pub async fn run(kubelet: Arc<Kubelet>, wanted: watch::Receiver<Wanted>, shutdow
         retry: FIRST_RETRY,
         mount_failure: None,
         deleted_at: None,
+        is_overdue: false,
         finished: false,
         shutdown: shutdown.clone(),
     };
@@ -207,6 +210,11 @@ impl Worker {
         }
         let pod = self.pod();
         let plan = plan(&pod, &self.record, self.kubelet.now());
+        if plan.is_overdue && !std::mem::replace(&mut self.is_overdue, true) {
+            let message = "Pod was active on the node longer than specified deadline".to_owned();
+            let events = &self.kubelet.events;
+            events.tell(&pod, None, EventType::Normal, "DeadlineExceeded", message);
+        }
         let mut finish = false;
         for action in plan.actions {
             match action {
@@ -339,7 +347,7 @@ impl Worker {
         if matches!(record.state, State::Ended(_)) && record.delay > SignedDuration::ZERO {
             tracing::debug!(container = name, delay = %go_duration(record.delay), "restarting after back-off");
         }
-        record.starting();
+        record.starting_with(container.image.as_ref());
         let start = Start {
             kubelet: self.kubelet.clone(),
             pod: pod.clone(),

@@ -265,9 +265,12 @@ pub struct Pods {
     #[arg(long, env = "PETSET_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
     /// Longest pause before a container that keeps ending is started again, in seconds
-    #[arg(long, visible_alias = "crash-loop-max", env = "PETSET_MAX_BACK_OFF", value_name = "SECONDS", default_value_t = 300,
+    #[arg(long, alias = "max-back-off", env = "PETSET_CRASH_LOOP_MAX", value_name = "SECONDS", default_value_t = 300,
         value_parser = clap::value_parser!(u32).range(1..=300))]
-    pub max_back_off: u32,
+    pub crash_loop_max: u32,
+    /// How many processes and threads a pod's container may have [default: no limit]
+    #[arg(long, env = "PETSET_POD_MAX_PIDS", value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub pod_max_pids: Option<u64>,
     /// Leave pods running when petset is told to stop; the next start takes them over
     #[arg(long, env = "PETSET_KEEP_PODS")]
     pub keep_pods: bool,

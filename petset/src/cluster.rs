@@ -88,6 +88,8 @@ pub struct Components {
     pub log_max_size: u64,
     /// How many files of it are kept.
     pub log_max_files: usize,
+    /// How many processes and threads a container may have.
+    pub most_processes: Option<u64>,
 }
 
 /// A running cluster. [`Cluster::stop`] stops it in order; dropping it stops it anyhow.
@@ -461,6 +463,7 @@ pub fn kubelet_options(
         keep_pods: components.keep_pods,
         log_max_size: components.log_max_size,
         log_max_files: components.log_max_files,
+        most_processes: components.most_processes,
         version: env!("CARGO_PKG_VERSION").into(),
         dns_server: None,
     }

@@ -106,7 +106,7 @@ pub fn components(
         Some(name) => name.clone(),
         None => host_name(),
     };
-    let max = jiff::SignedDuration::from_secs(i64::from(pods.max_back_off));
+    let max = jiff::SignedDuration::from_secs(i64::from(pods.crash_loop_max));
     let default = kubelet::record::BackOff::default();
     Ok(Components {
         dns: names.map_or(SocketAddr::from(([127, 0, 0, 1], 0)), |(n, _)| n.dns),
@@ -127,6 +127,7 @@ pub fn components(
         keep_pods: pods.keep_pods,
         log_max_size: pods.container_log_max_size,
         log_max_files: pods.container_log_max_files as usize,
+        most_processes: pods.pod_max_pids,
     })
 }
 

@@ -234,6 +234,10 @@ impl Container {
         self.outputs.finish();
         self.terminal = None;
         self.cgroup.take().into_iter().for_each(cgroup::remove);
+        // Not even its owner could remove what an overlay leaves, by ordinary means.
+        if let Err(error) = crate::volume::remove::tree(&self.spec.scratch) {
+            super::complain(&format!("cannot remove {}: {error}", self.spec.scratch.display()));
+        }
         self.known.gone = true;
     }
 }

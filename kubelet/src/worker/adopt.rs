@@ -48,6 +48,7 @@ impl Worker {
             last: before,
             restarts: process.known.instance,
             id: Some(id),
+            image: record.image.take(),
             image_id: std::mem::take(&mut record.image_id),
             ..Record::default()
         };

@@ -45,6 +45,7 @@ pub(super) fn recollect(pod: &Pod, now: Timestamp, is_held: bool) -> PodRecord {
             last: before,
             restarts: known.restart_count,
             id: known.container_id.clone(),
+            image: Some(known.image.clone()).filter(|image| !image.is_empty()),
             image_id: known.image_id.clone(),
             ..Record::default()
         };
