@@ -1,16 +1,19 @@
 //! Pods under load, killed and deleted at random, while petset itself is killed at random, too: no write that a pod has
-//! acknowledged is lost, no identity runs twice, and nothing is left behind.
+//! acknowledged is lost, no identity runs twice, and nothing is left behind: no process (and with it no namespace), no mount, no
+//! cgroup, no network interface, no file.
 //!
 //! `PETSET_CHAOS_ROUNDS` and `PETSET_CHAOS_PODS` say how much of it (50 rounds of 30 pods are a good night's work).
 
-use e2e::binary::{Cluster, PATIENCE, eventually};
+use e2e::binary::{Cluster, Level, PATIENCE, Who, eventually, run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 /// Each number goes to the journal first and is then acknowledged, on standard output. Somebody else with the same
@@ -33,6 +36,7 @@ fn number(name: &str, default: usize) -> usize {
 
 fn manifest(pods: usize) -> Value {
     let container = json!({"name": "main", "image": "shell", "command": ["sh", "-c", PROGRAM],
+        "resources": {"limits": {"memory": "512Mi"}},
         "volumeMounts": [{"name": "journal", "mountPath": "/journal"}]});
     let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [container],
         "automountServiceAccountToken": false});
@@ -111,14 +115,59 @@ fn round(cluster: &mut Cluster, random: &mut SmallRng, pods: usize, arguments: &
     std::thread::sleep(Duration::from_millis(random.random_range(0..300)));
 }
 
+/// The UIDs of the pods that there are.
+fn uids(cluster: &Cluster) -> Vec<String> {
+    let pods = cluster.get("pods");
+    let items = pods["items"].as_array().expect("a list");
+    let uid = |pod: &Value| pod["metadata"]["uid"].as_str().expect("a UID").to_owned();
+    items.iter().map(uid).collect()
+}
+
+/// The cgroups of these pods.
+fn cgroups(below: &Path, uids: &BTreeSet<String>) -> Vec<PathBuf> {
+    let entries = fs::read_dir(below).into_iter().flatten().flatten();
+    let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let mut found = Vec::new();
+    for directory in directories {
+        let name = directory.file_name().to_string_lossy().into_owned();
+        if uids.iter().any(|uid| name.contains(uid)) {
+            found.push(directory.path());
+        }
+        found.extend(cgroups(&directory.path(), uids));
+    }
+    found
+}
+
+const CGROUPS: &str = "/sys/fs/cgroup";
+
 #[test]
-fn whatever_is_killed_no_write_is_lost_no_identity_runs_twice_and_nothing_is_left() {
+fn whatever_is_killed_nothing_is_lost_doubled_or_left_with_mounts_of_their_own() {
+    chaos(Level::default());
+}
+
+#[test]
+fn whatever_is_killed_nothing_is_lost_doubled_or_left_in_namespaces_of_root() {
+    chaos(Level {
+        isolation: "namespaces",
+        who: Who::Tester,
+    });
+}
+
+#[test]
+fn whatever_is_killed_nothing_is_lost_doubled_or_left_in_namespaces_of_an_ordinary_user() {
+    chaos(Level {
+        isolation: "namespaces",
+        who: Who::Ordinary,
+    });
+}
+
+fn chaos(level: Level) {
     let (rounds, pods) = (number("PETSET_CHAOS_ROUNDS", 6), number("PETSET_CHAOS_PODS", 8));
     let seed = number("PETSET_CHAOS_SEED", std::process::id() as usize) as u64;
     eprintln!("PETSET_CHAOS_SEED={seed}");
     let mut random = SmallRng::seed_from_u64(seed);
     let arguments = ["--crash-loop-max", "1"];
-    let mut cluster = Cluster::new();
+    let mut cluster = Cluster::at(level);
     cluster.start(&arguments);
     let manifest = cluster.write("chaos.json", &manifest(pods).to_string());
     cluster.kubectl(&format!("apply -f {}", manifest.display()));
@@ -126,13 +175,16 @@ fn whatever_is_killed_no_write_is_lost_no_identity_runs_twice_and_nothing_is_lef
     let volumes = volumes(&cluster);
     assert_eq!(volumes.len(), pods);
     let mut known = vec![0; pods];
+    let mut all: BTreeSet<String> = uids(&cluster).into_iter().collect();
     for _ in 0..rounds {
+        all.extend(uids(&cluster));
         round(&mut cluster, &mut random, pods, &arguments);
         for (volume, known) in volumes.iter().zip(&mut known) {
             *known = acknowledged(volume).max(*known);
         }
     }
     cluster.until_available("chaos", pods as i64);
+    all.extend(uids(&cluster));
     for (volume, known) in volumes.iter().zip(known) {
         eventually("it goes on writing", PATIENCE, || {
             let now = acknowledged(volume);
@@ -151,7 +203,13 @@ fn whatever_is_killed_no_write_is_lost_no_identity_runs_twice_and_nothing_is_lef
         if left.is_empty() { Ok(()) } else { Err(left) }
     });
     cluster.terminate();
-    assert_eq!(cluster.processes(), Vec::<String>::new());
+    eventually("no process is left", PATIENCE, || {
+        let left = cluster.processes();
+        left.is_empty().then_some(()).ok_or_else(|| left.join("\n"))
+    });
+    assert_eq!(cgroups(Path::new(CGROUPS), &all), Vec::<PathBuf>::new());
+    let links = run(Command::new("ip").args(["-o", "link"])).ok();
+    assert!(!links.contains("pet"), "{links}");
     let directory = cluster.data_dir();
     let left: Vec<_> = fs::read_dir(directory.join("pods"))
         .expect("listed")

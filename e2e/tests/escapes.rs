@@ -118,3 +118,52 @@ fn an_environment_that_no_program_can_have_fails_to_start_and_harms_nothing_else
     apply(&cluster, &object).ok();
     cluster.until("pod q", |pod| pod["status"]["phase"] == "Running");
 }
+
+/// Bytes and files of the log of container `c` of pod `p`.
+fn log_size(cluster: &Cluster) -> (u64, usize) {
+    let pods = std::fs::read_dir(cluster.data_dir().join("pods")).expect("listed");
+    let files = pods
+        .flatten()
+        .filter(|pod| pod.file_name().to_string_lossy().starts_with("default_p_"))
+        .flat_map(|pod| {
+            std::fs::read_dir(pod.path().join("containers/c"))
+                .into_iter()
+                .flatten()
+        })
+        .flatten()
+        .filter(|file| file.file_name().to_string_lossy().contains(".log"));
+    let sizes: Vec<u64> = files.map(|file| file.metadata().map_or(0, |m| m.len())).collect();
+    (sizes.iter().sum(), sizes.len())
+}
+
+#[test]
+fn a_flood_of_output_keeps_to_the_log_s_bounds_and_can_be_read_and_ended() {
+    let mut cluster = Cluster::new();
+    cluster.start(&[
+        "--container-log-max-size",
+        "64Ki",
+        "--container-log-max-files",
+        "3",
+    ]);
+    let mut object = pod("true", json!({"name": "v", "mountPath": "/tmp/inside"}));
+    object["spec"]["containers"][0]["command"] = json!(["yes", "flood"]);
+    apply(&cluster, &object).ok();
+    eventually("the oldest of it has gone", PATIENCE, || {
+        let (_, files) = log_size(&cluster);
+        let first = cluster.try_kubectl("logs p -c c --tail=1");
+        (files == 3 && first.status.success())
+            .then_some(())
+            .ok_or_else(|| format!("{files} files, {first}"))
+    });
+    for _ in 0..20 {
+        let (bytes, files) = log_size(&cluster);
+        // Each file may be passed by what is read at once, with its times.
+        assert!(
+            bytes < 3 * (64 << 10) + 3 * (1 << 20) && files <= 3,
+            "{bytes} bytes in {files} files"
+        );
+        assert_eq!(cluster.kubectl("logs p -c c --tail=1"), "flood\n");
+    }
+    cluster.kubectl("delete pod p --grace-period=1");
+    cluster.until_gone("pod p");
+}

@@ -6,7 +6,7 @@ mod build;
 mod registry;
 
 use build::build;
-use e2e::binary::{Cluster, PATIENCE, eventually, run};
+use e2e::binary::{Cluster, Level, PATIENCE, Who, eventually, run};
 use registry::Registry;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -33,9 +33,32 @@ fn images(cluster: &Cluster) -> Vec<Value> {
     listed["items"].as_array().expect("items").clone()
 }
 
+const AS_ROOT: Level = Level {
+    isolation: "namespaces",
+    who: Who::Tester,
+};
+const AS_A_USER: Level = Level {
+    isolation: "namespaces",
+    who: Who::Ordinary,
+};
+
 #[test]
-fn a_loaded_image_runs_as_it_says_and_stays_while_it_runs() {
-    let mut cluster = Cluster::new();
+fn a_loaded_image_runs_as_it_says_and_stays_while_it_runs_with_mounts_of_its_own() {
+    a_loaded_image_runs_as_it_says_and_stays_while_it_runs(Level::default());
+}
+
+#[test]
+fn a_loaded_image_runs_as_it_says_and_stays_while_it_runs_as_root() {
+    a_loaded_image_runs_as_it_says_and_stays_while_it_runs(AS_ROOT);
+}
+
+#[test]
+fn a_loaded_image_runs_as_it_says_and_stays_while_it_runs_as_an_ordinary_user() {
+    a_loaded_image_runs_as_it_says_and_stays_while_it_runs(AS_A_USER);
+}
+
+fn a_loaded_image_runs_as_it_says_and_stays_while_it_runs(level: Level) {
+    let mut cluster = Cluster::at(level);
     let archive = cluster.home().join("app.tar");
     let image = build(cluster.home(), &config());
     std::fs::write(&archive, image.saved("team/app:1")).expect("written");
@@ -70,6 +93,7 @@ fn a_loaded_image_runs_as_it_says_and_stays_while_it_runs() {
         "directory: /work",
         "GREETING: hi",
         "HOME: /home/app",
+        "/tmp/note: written",
         "/etc/motd: from above",
         "/etc/gone: none",
         "/old/file: none",
@@ -109,8 +133,17 @@ fn written_into_layers(layers: &Path) -> bool {
 }
 
 #[test]
-fn a_container_says_what_runs_in_its_image_and_as_whom() {
-    let mut cluster = Cluster::new();
+fn a_container_says_what_runs_in_its_image_and_as_whom_as_root() {
+    a_container_says_what_runs_in_its_image_and_as_whom(AS_ROOT);
+}
+
+#[test]
+fn a_container_says_what_runs_in_its_image_and_as_whom_as_an_ordinary_user() {
+    a_container_says_what_runs_in_its_image_and_as_whom(AS_A_USER);
+}
+
+fn a_container_says_what_runs_in_its_image_and_as_whom(level: Level) {
+    let mut cluster = Cluster::at(level);
     let archive = cluster.home().join("app.tar");
     let image = build(cluster.home(), &config());
     std::fs::write(&archive, image.saved("app")).expect("written");
