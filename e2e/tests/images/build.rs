@@ -71,6 +71,7 @@ pub fn build(directory: &Path, config: &Value) -> Built {
         ("etc/gone", 0o644, b"should be hidden\n"),
         ("old/", 0o755, b""),
         ("old/file", 0o644, b"should be hidden\n"),
+        ("tmp/", 0o1777, b""),
         ("work/", 0o755, b""),
     ]);
     let upper = archive(&[
