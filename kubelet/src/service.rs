@@ -1,7 +1,7 @@
 //! Services: what kube-proxy does on other clusters, and host ports.
 //!
-//! [`port`] says where connections to a Service go, [`rules`] what the kernel is to do for that in the cluster's network, and
-//! [`nft`] tells it. [`listener`] says which addresses of the host are relayed to whom, and [`relay`] does that. `port`, `rules` and
+//! [`port`] says where connections to a Service go, [`mod@rules`] what the kernel is to do for that in the cluster's network, and
+//! [`nft`] tells it. [`listener`] says which addresses of the host are relayed to whom, and `relay` does that. `port`, `rules` and
 //! `listener` are pure functions of what the API has.
 //!
 //! The rules live on when petset dies, as pods do; node ports and host ports are petset's own sockets and go with it.

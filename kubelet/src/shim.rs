@@ -1,7 +1,7 @@
 //! The shim: the process that holds a pod, between the kubelet and its containers.
 //!
-//! The [holder](crate::holder) forks one for each pod ([`pod`]). It makes what the pod's containers share, starts their
-//! programs ([`launch`]), writes down what they say ([`output`]) and knows how they ended. It is the *subreaper* of
+//! The [holder](crate::holder) forks one for each pod (`pod`). It makes what the pod's containers share, starts their
+//! programs (`launch`), writes down what they say (`output`) and knows how they ended. It is the *subreaper* of
 //! everything that comes from them, so that a process tree of whatever shape can be killed to the last process, and the
 //! kernel itself says when none is left. It speaks [`protocol`] with whoever connects to its socket: the kubelet, or the
 //! next one. When a kubelet goes, even by `kill -9`, the shim and its pod go on.

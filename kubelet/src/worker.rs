@@ -67,7 +67,7 @@ enum Notice {
     Volumes(Result<BTreeMap<String, Ready>, NotReady>),
     Started {
         container: String,
-        result: Result<Running, Failure>,
+        result: Result<Box<Running>, Failure>,
     },
     Ended {
         container: String,
@@ -358,7 +358,7 @@ impl Worker {
         };
         let (tell, container) = (self.notices.clone(), name.to_owned());
         self.tasks.spawn(async move {
-            let result = start.run().await;
+            let result = start.run().await.map(Box::new);
             let _ = tell.send(Notice::Started { container, result });
         });
     }

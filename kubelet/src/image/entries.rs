@@ -311,7 +311,7 @@ mod tests {
             let result = entries.next_entry().and_then(|_| entries.next_entry());
             assert!(result.is_err(), "{cut}");
         }
-        let mut damaged = whole.clone();
+        let mut damaged = whole;
         damaged[0] ^= 1;
         let refused = Entries::new(&damaged[..]).next_entry().expect_err("damaged");
         assert!(refused.to_string().contains("checksum"), "{refused}");

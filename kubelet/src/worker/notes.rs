@@ -28,7 +28,7 @@ impl Worker {
             Notice::Hurry => self.quiet_until = Some(self.kubelet.now()),
             Notice::Volumes(result) => self.note_volumes(&pod, result),
             Notice::Started { container, result } => match result {
-                Ok(running) => self.note_started(&pod, &container, running),
+                Ok(running) => self.note_started(&pod, &container, *running),
                 Err(failure) => self.note_failure(&pod, &container, failure),
             },
             Notice::Ended { container, ending } => {

@@ -30,7 +30,7 @@ pub enum Error {
     Silent(#[source] io::Error),
 }
 
-/// See [the module](self).
+/// See the first lines of its file.
 #[derive(Debug)]
 pub struct Socket(OwnedFd);
 
