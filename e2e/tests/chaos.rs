@@ -161,6 +161,33 @@ fn whatever_is_killed_nothing_is_lost_doubled_or_left_in_namespaces_of_an_ordina
     });
 }
 
+/// What `--force` promises nobody on other clusters: the object goes at once, and its successor still waits for the last
+/// process.
+#[test]
+fn a_successor_of_a_pod_that_was_removed_by_force_does_not_run_beside_it() {
+    let mut cluster = Cluster::at(Level::default());
+    cluster.start(&[]);
+    let manifest = cluster.write("chaos.json", &manifest(4).to_string());
+    cluster.kubectl(&format!("apply -f {}", manifest.display()));
+    cluster.until_available("chaos", 4);
+    let volumes = volumes(&cluster);
+    for _ in 0..10 {
+        let before: BTreeSet<String> = uids(&cluster).into_iter().collect();
+        cluster.kubectl("delete pod --all --force --grace-period=0 --wait=false");
+        eventually("all are others", PATIENCE, || {
+            let now = uids(&cluster);
+            let others = now.iter().filter(|uid| !before.contains(*uid)).count();
+            (now.len() == 4 && others == 4)
+                .then_some(())
+                .ok_or_else(|| format!("{now:?}"))
+        });
+        cluster.until_available("chaos", 4);
+        for volume in &volumes {
+            check(volume, 0);
+        }
+    }
+}
+
 fn chaos(level: Level) {
     let (rounds, pods) = (number("PETSET_CHAOS_ROUNDS", 6), number("PETSET_CHAOS_PODS", 8));
     let seed = number("PETSET_CHAOS_SEED", std::process::id() as usize) as u64;

@@ -341,10 +341,20 @@ impl Kubelet {
     }
 }
 
+/// A pod's namespace and name.
+fn named(wanted: &watch::Receiver<worker::Wanted>) -> (String, String) {
+    let wanted = wanted.borrow();
+    let part = |text: &Option<String>| text.clone().unwrap_or_default();
+    let metadata = &wanted.pod.metadata;
+    (part(&metadata.namespace), part(&metadata.name))
+}
+
 /// The workers by pod UID.
 #[derive(Default)]
 struct Workers {
     senders: HashMap<String, watch::Sender<worker::Wanted>>,
+    /// By namespace and name, held by the worker of the pod that has them: an identity never runs twice.
+    names: HashMap<(String, String), Arc<tokio::sync::Mutex<()>>>,
     tasks: JoinSet<String>,
     /// Pods of a list that is still coming in.
     waiting: Vec<Pod>,
@@ -366,8 +376,16 @@ impl Workers {
         let (sender, receiver) = watch::channel(wanted);
         self.senders.insert(uid.clone(), sender);
         let (kubelet, shutdown) = (kubelet.clone(), shutdown.clone());
+        let name = self.names.entry(named(&receiver)).or_default().clone();
         self.tasks.spawn(async move {
-            worker::run(kubelet, receiver, shutdown).await;
+            // Whoever had the name before may have been removed by force: its last process goes first.
+            let held = match name.clone().try_lock_owned() {
+                Ok(held) => Some(held),
+                Err(_) => shutdown.run_until_cancelled(name.lock_owned()).await,
+            };
+            if held.is_some() {
+                worker::run(kubelet, receiver, shutdown).await;
+            }
             uid
         });
     }
@@ -385,6 +403,7 @@ impl Workers {
     }
 
     fn forget(&mut self, ended: Result<String, tokio::task::JoinError>) {
+        self.names.retain(|_, name| Arc::strong_count(name) > 1);
         match ended {
             Ok(uid) => {
                 self.senders.remove(&uid);
