@@ -165,7 +165,10 @@ fn whatever_is_killed_nothing_is_lost_doubled_or_left_in_namespaces_of_an_ordina
 /// process.
 #[test]
 fn a_successor_of_a_pod_that_was_removed_by_force_does_not_run_beside_it() {
-    let mut cluster = Cluster::at(Level::default());
+    let mut cluster = Cluster::at(Level {
+        isolation: "namespaces",
+        who: Who::Tester,
+    });
     cluster.start(&[]);
     let manifest = cluster.write("chaos.json", &manifest(4).to_string());
     cluster.kubectl(&format!("apply -f {}", manifest.display()));
