@@ -396,6 +396,8 @@ async fn drain(
             tokio::time::sleep(QUIET).await;
         };
         let length = tokio::select! {
+            // On a busy machine the pause may be over before what was said in time has been read.
+            biased;
             read = from.read(&mut chunk) => match read {
                 Ok(0) | Err(_) => return,
                 Ok(length) => length,
