@@ -3,8 +3,10 @@
 //! writes down what it holds, and nothing of that may be left.
 //!
 //! A process is known by its id and the time of its start, within one boot of the machine: ids are used again. What came from
-//! a container's main process is known by its mount namespace.
+//! a container's main process is known by its mount namespace; the number of one is used again at once, so that a mount out of
+//! the shim's directory (every container has one, for its termination message) must be seen in it, too.
 
+use crate::shim::mountinfo;
 use crate::shim::protocol::pod;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -59,8 +61,8 @@ impl Held {
         (held.boot == boot()).then_some(held)
     }
 
-    /// Kill what is left; whether something was.
-    fn kill(&self) -> bool {
+    /// Kill what is left of the shim that had this directory; whether something was.
+    fn kill(&self, directory: &Path) -> bool {
         let mut found = false;
         for (pid, started) in &self.processes {
             if start_time(*pid) == Some(*started) {
@@ -72,10 +74,12 @@ impl Held {
                 let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
             }
         }
-        for mounts in &self.mounts {
-            found |= crate::shim::kill_in_mount_namespace(*mounts);
-        }
-        found
+        let is_ours = |pid: i32| {
+            mounts_of(pid).is_some_and(|mounts| self.mounts.contains(&mounts))
+                && fs::read_to_string(format!("/proc/{pid}/mountinfo"))
+                    .is_ok_and(|table| mountinfo::shows(&table, directory))
+        };
+        found | (!self.mounts.is_empty() && crate::shim::kill_each(is_ours))
     }
 }
 
@@ -84,13 +88,19 @@ pub async fn settle(directory: &Path) {
     let Some(held) = Held::read(directory) else {
         return;
     };
+    let directory = &directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
     let mut pause = Duration::from_millis(1);
-    while held.kill() {
+    while held.kill(directory) {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(100));
     }
-    let _ = fs::remove_file(directory.join(FILE));
+    forget(directory);
     let _ = fs::remove_file(directory.join(pod::SOCKET));
+}
+
+/// Nothing of what a shim held is left.
+pub fn forget(directory: &Path) {
+    let _ = fs::remove_file(directory.join(FILE));
 }
 
 fn boot() -> String {
@@ -148,9 +158,30 @@ mod tests {
         let mut held = Held::new();
         held.add(child.id() as i32);
         held.write(directory.path()).expect("written");
-        let settled = settle(directory.path());
-        settled.await;
+        settle(directory.path()).await;
         assert!(!child.wait().expect("it ended").success());
         assert_eq!(Held::read(directory.path()), None);
+    }
+
+    #[tokio::test]
+    async fn another_process_in_a_mount_namespace_of_the_same_number_is_left_alone() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let mut other = std::process::Command::new("unshare")
+            .args(["--user", "--mount", "sh", "-c", "echo; exec sleep 1000"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("unshare");
+        let mut line = [0u8; 1];
+        std::io::Read::read_exact(other.stdout.as_mut().expect("piped"), &mut line).expect("it is there");
+        let held = Held {
+            mounts: mounts_of(other.id() as i32).into_iter().collect(),
+            ..Held::new()
+        };
+        assert!(!held.mounts.is_empty());
+        held.write(directory.path()).expect("written");
+        settle(directory.path()).await;
+        assert_eq!(other.try_wait().expect("it can be waited for"), None);
+        other.kill().expect("it runs");
+        other.wait().expect("it ends");
     }
 }

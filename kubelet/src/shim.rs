@@ -13,6 +13,7 @@ pub mod confine;
 mod container;
 mod launch;
 pub(crate) mod log;
+pub(crate) mod mountinfo;
 pub mod network;
 mod output;
 mod pod;
@@ -25,7 +26,7 @@ pub(crate) mod wire;
 
 pub(crate) use pod::serve;
 pub use tree::descendants;
-pub(crate) use tree::{kill_descendants, kill_in_mount_namespace};
+pub(crate) use tree::{kill_descendants, kill_each};
 
 use nix::unistd::{Gid, Uid};
 use std::fs::{self, OpenOptions};

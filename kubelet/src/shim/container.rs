@@ -15,9 +15,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, pipe2};
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 
 /// How all processes of a container are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +36,8 @@ pub struct Container {
     pub known: pod::Container,
     spec: Spec,
     reach: Reach,
-    /// The number of its mount namespace.
-    mounts: Option<u64>,
+    /// Its mount namespace, if its processes are found by that.
+    mounts: Option<File>,
     cgroup: Option<Cgroup>,
     /// The writing end of its standard input, so that it does not end while nobody is attached.
     input: Option<OwnedFd>,
@@ -108,20 +108,19 @@ impl Container {
         let started = Timestamp::now();
         let view = sandbox.isolation;
         let launched = launch::start(&spec, &standard.stdio, place, view, cgroup.as_ref());
-        let (pid, more) = match launched {
+        let launched = match launched {
             Ok(launched) => launched,
             Err(message) => {
                 cgroup.into_iter().for_each(cgroup::remove);
                 return Err(message);
             }
         };
-        warnings.extend(more);
-        let mounts = std::fs::metadata(format!("/proc/{pid}/ns/mnt")).ok();
+        warnings.extend(launched.warnings);
         Ok(Self {
             known: pod::Container {
                 name: name.to_owned(),
                 instance,
-                pid: pid.as_raw(),
+                pid: launched.pid.as_raw(),
                 started,
                 ending: None,
                 gone: false,
@@ -130,7 +129,7 @@ impl Container {
             },
             spec,
             reach,
-            mounts: mounts.map(|m| m.ino()),
+            mounts: launched.mounts.filter(|_| reach == Reach::Mounts),
             cgroup,
             input: standard.input,
             terminal: standard.terminal,
@@ -153,7 +152,7 @@ impl Container {
 
     /// True: there were some.
     fn kill_rest(&self) -> bool {
-        match (self.reach, self.mounts) {
+        match (self.reach, &self.mounts) {
             (Reach::Mounts, Some(mounts)) => tree::kill_in_mount_namespace(mounts),
             (Reach::Tree, _) => tree::kill_descendants(&BTreeSet::new()),
             _ => false,
@@ -177,7 +176,7 @@ impl Container {
             mounts: sandbox.isolation > Isolation::None,
             processes: sandbox.isolation == Isolation::Namespaces && !sandbox.host_pid,
         };
-        launch::start(&spec, stdio, place, Isolation::None, self.cgroup.as_ref()).map(|(pid, _)| pid)
+        launch::start(&spec, stdio, place, Isolation::None, self.cgroup.as_ref()).map(|launched| launched.pid)
     }
 
     /// Copy what is said to a client from now on; what it can type into.
@@ -233,6 +232,7 @@ impl Container {
     pub fn finish(&mut self) {
         self.outputs.finish();
         self.terminal = None;
+        self.mounts = None;
         self.cgroup.take().into_iter().for_each(cgroup::remove);
         // Not even its owner could remove what an overlay leaves, by ordinary means.
         if let Err(error) = crate::volume::remove::tree(&self.spec.scratch) {

@@ -12,6 +12,7 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, execve, pipe2, read, setpgid, write};
 use std::ffi::CString;
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -33,7 +34,17 @@ pub enum Place {
     },
 }
 
-/// Run `argv` of `spec`. Success means that the exec has succeeded; the sentences say what this machine cannot enforce.
+/// A program that runs.
+pub struct Launched {
+    /// Its process.
+    pub pid: Pid,
+    /// Its mount namespace.
+    pub mounts: Option<File>,
+    /// What this machine cannot enforce, in sentences.
+    pub warnings: Vec<String>,
+}
+
+/// Run `argv` of `spec`. Success means that the exec has succeeded.
 /// `view`: of which isolation the view of the file system is that is to be made for it.
 pub fn start(
     spec: &Spec,
@@ -41,21 +52,25 @@ pub fn start(
     place: Place,
     view: Isolation,
     cgroup: Option<&Cgroup>,
-) -> Result<(Pid, Vec<String>), String> {
+) -> Result<Launched, String> {
     if spec.argv.is_empty() {
         return Err("the command is empty".into());
     }
-    let (told, tell) = pipe2(OFlag::O_CLOEXEC).map_err(|e| format!("pipe: {e}"))?;
+    let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|e| format!("pipe: {e}"));
+    let ((told, tell), (seen, see)) = (pipe()?, pipe()?);
     match fork_into(place, view)? {
         ForkResult::Child => {
-            drop(told);
-            let Err(message) = run(spec, stdio, place, view, cgroup, &tell);
+            drop((told, see));
+            let Err(message) = run(spec, stdio, place, view, cgroup, &tell, &seen);
             say(&tell, 'E', &message);
             // SAFETY: ends the child at once, without the shim's exit handlers.
             unsafe { libc::_exit(127) }
         }
         ForkResult::Parent { child } => {
             drop(tell);
+            // Before its exec, after which it may end at any time, and nobody could tell any more.
+            let mounts = File::open(format!("/proc/{child}/ns/mnt")).ok();
+            drop(see);
             let (mut warnings, mut failure) = (Vec::new(), None);
             for line in read_to_end(&told).lines() {
                 match line.split_at_checked(1) {
@@ -65,7 +80,11 @@ pub fn start(
                 }
             }
             match failure {
-                None => Ok((child, warnings)),
+                None => Ok(Launched {
+                    pid: child,
+                    mounts,
+                    warnings,
+                }),
                 Some(message) => {
                     let _ = waitpid(child, None);
                     Err(message)
@@ -201,6 +220,7 @@ fn run(
     view: Isolation,
     cgroup: Option<&Cgroup>,
     tell: &OwnedFd,
+    seen: &OwnedFd,
 ) -> Result<std::convert::Infallible, String> {
     let failed = |what: &'static str| move |errno: Errno| format!("{what}: {}", errno.desc());
     // A session's leader leads a process group, too.
@@ -243,6 +263,8 @@ fn run(
         .collect::<Result<Vec<_>, _>>()?;
     let variable = |(name, value): &(String, String)| c_string(&format!("{name}={value}"));
     let c_env: Vec<CString> = spec.env.iter().map(variable).collect::<Result<_, _>>()?;
+    // The shim has a look at us first; it has long had, normally.
+    read_to_end(seen);
     let Err(errno) = execve(&c_path, &c_argv, &c_env);
     Err(format!("exec {path}: {}", errno.desc().to_lowercase()))
 }

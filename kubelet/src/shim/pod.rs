@@ -426,6 +426,7 @@ impl Shim {
         }
         super::cgroup::sweep(&self.pod.sandbox);
         let directory = &self.pod.sandbox.directory;
+        crate::leftover::forget(directory);
         let _ = fs::remove_file(directory.join(super::protocol::pod::SOCKET));
         0
     }

@@ -4,7 +4,7 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::{BTreeSet, HashMap};
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 
 /// SIGKILL to every process below this one, but for the children in `spared` and what is below those; true: there were
@@ -18,17 +18,25 @@ pub fn kill_descendants(spared: &BTreeSet<Pid>) -> bool {
     !found.is_empty()
 }
 
-/// SIGKILL to every process in the mount namespace of this number; true: there were some.
-pub fn kill_in_mount_namespace(number: u64) -> bool {
+/// SIGKILL to every process that is one of these; true: there were some.
+pub fn kill_each(which: impl Fn(i32) -> bool) -> bool {
     let mut found = false;
-    for pid in processes() {
-        // Of a process that has ended and waits for its parent, nobody can tell.
-        if fs::metadata(format!("/proc/{pid}/ns/mnt")).is_ok_and(|m| m.ino() == number) {
-            found = true;
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
+    for pid in processes().into_iter().filter(|pid| which(*pid)) {
+        found = true;
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
     found
+}
+
+/// SIGKILL to every process in this mount namespace; true: there were some. As long as it is open, its number is no other's.
+pub fn kill_in_mount_namespace(namespace: &File) -> bool {
+    let Ok(ours) = namespace.metadata() else {
+        return false;
+    };
+    // Of a process that has ended and waits for its parent, nobody can tell.
+    kill_each(|pid| {
+        fs::metadata(format!("/proc/{pid}/ns/mnt")).is_ok_and(|theirs| theirs.ino() == ours.ino())
+    })
 }
 
 fn processes() -> Vec<i32> {

@@ -10,6 +10,7 @@
 
 use super::walk;
 use super::{Error, at, tree};
+use crate::shim::mountinfo;
 use nix::mount::{MsFlags, mount};
 use nix::unistd::{AccessFlags, access};
 use rustix::fs::XattrFlags;
@@ -69,7 +70,7 @@ impl Overlays {
         Self {
             user,
             wanted,
-            mounted: mounted(&table),
+            mounted: mountinfo::points(&table),
             next: 0,
         }
     }
@@ -343,44 +344,4 @@ fn directory(path: &Path, mode: u32) -> Result<(), Error> {
 fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o7777))
         .map_err(at("cannot set the mode of", path))
-}
-
-/// Mount points and file systems in the words of `/proc/self/mountinfo`.
-fn mounted(table: &str) -> Vec<(PathBuf, String)> {
-    let line = |line: &str| {
-        let (before, after) = line.split_once(" - ")?;
-        let point = before.split(' ').nth(4)?;
-        Some((
-            PathBuf::from(unescape(point)),
-            after.split(' ').next()?.to_owned(),
-        ))
-    };
-    table.lines().filter_map(line).collect()
-}
-
-/// Blanks and the like are written as three octal digits.
-fn unescape(text: &str) -> String {
-    let mut plain = text.to_owned();
-    for (escaped, character) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
-        plain = plain.replace(escaped, character);
-    }
-    plain
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mount_table_is_read_with_its_blanks() {
-        let table = "22 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n\
-                     30 22 0:25 / /mnt/my\\040disk rw shared:5 master:1 - xfs /dev/vdb rw\n\
-                     nonsense\n";
-        let found = mounted(table);
-        let expected = [("/", "ext4"), ("/mnt/my disk", "xfs")];
-        assert_eq!(
-            found,
-            expected.map(|(path, kind)| (PathBuf::from(path), kind.to_owned()))
-        );
-    }
 }
