@@ -424,6 +424,9 @@ struct Model {
     values: BTreeMap<String, String>,
     /// Who owns a key: a manager, and whether by applying.
     owners: BTreeMap<String, BTreeSet<(&'static str, bool)>>,
+    /// Who owns the map itself: the one whose update made it, for as long as there is a key, and after that until
+    /// somebody makes it anew.
+    map_owners: BTreeSet<(&'static str, bool)>,
 }
 
 impl Model {
@@ -441,9 +444,17 @@ impl Model {
                 .get(key)
                 .map_or(0, |owners| owners.iter().filter(|owner| **owner != me).count())
         };
-        let conflicts: usize = changed.iter().map(|key| others(key)).sum();
+        let is_new = self.values.is_empty() && !step.data.is_empty();
+        let of_map = self.map_owners.len() * usize::from(is_new);
+        let conflicts: usize = of_map + changed.iter().map(|key| others(key)).sum::<usize>();
         if step.apply == Some(false) && conflicts > 0 {
             return Err(conflicts);
+        }
+        if is_new {
+            // An apply owns the keys that it gives, not what they are in.
+            self.map_owners = BTreeSet::from_iter(step.apply.is_none().then_some(me));
+        } else if step.apply.is_none() && step.data.is_empty() && !self.values.is_empty() {
+            self.map_owners.clear();
         }
         for key in &changed {
             self.owners.insert((*key).clone(), BTreeSet::from([me]));
