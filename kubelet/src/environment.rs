@@ -416,8 +416,8 @@ fn service_variables(pod: &Pod, sources: &Sources, links: bool) -> Vec<(String, 
     variables
 }
 
-/// The variables of the Service `default/kubernetes`, which has port 443; their values are those of the API
-/// server's own listener, because nothing carries a cluster IP's traffic.
+/// The variables of the Service `default/kubernetes`, which has port 443; where nothing carries the traffic of its cluster
+/// IP, their values are those of the API server's own listener.
 fn api_variables(host: &str, port: u16) -> Vec<(String, String)> {
     let bracketed = match host.contains(':') && !host.starts_with('[') {
         true => format!("[{host}]"),

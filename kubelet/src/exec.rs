@@ -218,14 +218,15 @@ impl Running {
     }
 
     async fn exec_in_terminal(&self, argv: &[String], mut streams: Streams) -> Result<Exit, String> {
-        let (terminal, slave) = Terminal::open().map_err(|e| format!("no terminal: {e}"))?;
+        let mut size = TerminalSize::default();
         if let Some(resize) = &mut streams.resize
-            && let Ok(Some(size)) = tokio::time::timeout(FIRST_SIZE, resize.recv()).await
+            && let Ok(Some(first)) = tokio::time::timeout(FIRST_SIZE, resize.recv()).await
         {
-            terminal.resize(size);
+            size = first;
         }
         let (ended, end) = watch::channel(false);
-        let program = self.process.exec_in_terminal(argv, slave);
+        let (terminal, mut program) = self.process.exec_in_terminal(argv, size).await?;
+        let program = program.ended();
         let said = drain(Some(terminal.clone()), streams.stdout, end);
         let typed = feed(streams.stdin, Some(terminal.clone()));
         let resized = size_of(streams.resize, Some(terminal));

@@ -49,6 +49,19 @@ pub enum Handler {
     Grpc(GRPCAction),
 }
 
+/// What a probe finds out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// All is well.
+    Success,
+    /// All is well, but somebody should know this.
+    Warning(String),
+    /// Something is wrong with the container; what.
+    Failure(String),
+    /// It could not be asked, which says nothing of the container; why.
+    Error(String),
+}
+
 impl Handler {
     /// A probe's handler.
     pub fn of_probe(probe: &Probe) -> Option<Self> {
@@ -74,30 +87,56 @@ impl Handler {
         exec.or_else(http).or_else(tcp).or_else(sleep)
     }
 
-    /// Do it once. The error is what the event says.
+    /// Be a hook, once. As upstream's, an HTTP hook has succeeded whatever the server answers. The error says why not.
     pub async fn run(&self, container: &Container, target: &Target) -> Result<(), String> {
         match self {
-            Handler::Exec(action) => exec(action, target).await,
-            Handler::HttpGet(action) => http_get(action, container, target).await,
+            Handler::HttpGet(action) => http_get(action, container, target).await.map(drop),
+            _ => match self.probe(container, target).await {
+                Answer::Success | Answer::Warning(_) => Ok(()),
+                Answer::Failure(message) | Answer::Error(message) => Err(message),
+            },
+        }
+    }
+
+    /// Be a probe, once.
+    pub async fn probe(&self, container: &Container, target: &Target) -> Answer {
+        self.ask(container, target).await.unwrap_or_else(Answer::Error)
+    }
+
+    async fn ask(&self, container: &Container, target: &Target) -> Result<Answer, String> {
+        let judged = |done: Result<(), String>| done.map_or_else(Answer::Failure, |()| Answer::Success);
+        Ok(match self {
+            Handler::Exec(action) => {
+                let (said, exit) = output(&action.command.clone().unwrap_or_default(), target).await?;
+                match exit {
+                    0 => Answer::Success,
+                    _ => Answer::Failure(String::from_utf8_lossy(&said).into_owned()),
+                }
+            }
+            Handler::HttpGet(action) => {
+                // Whether there is something to ask at all.
+                host(action.host.as_deref(), target)?;
+                port(&action.port, container)?;
+                let answer = http_get(action, container, target).await;
+                answer.map_or_else(Answer::Failure, judge)
+            }
             Handler::TcpSocket(action) => {
                 let host = host(action.host.as_deref(), target)?;
                 let port = port(&action.port, container)?;
-                let connect = target.network.dial(&host, port).await;
-                connect
-                    .map(drop)
-                    .map_err(|e| format!("dial tcp {host}:{port}: {}", plain(&e)))
+                let connected = target.network.dial(&host, port).await.map(drop);
+                judged(connected.map_err(|e| format!("dial tcp {host}:{port}: {}", plain(&e))))
             }
             Handler::Sleep(duration) => {
                 tokio::time::sleep(*duration).await;
-                Ok(())
+                Answer::Success
             }
             Handler::Grpc(action) => {
                 let host = host(None, target)?;
                 let port = port(&IntOrString::Int(action.port), container)?;
                 let service = action.service.as_deref().unwrap_or_default();
-                grpc::check(&target.network, &host, port, service).await
+                judged(grpc::check(&target.network, &host, port, service).await)
             }
-        }
+        })
     }
 
     /// What a time-out is called in events.
@@ -163,14 +202,6 @@ fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
         .ok_or_else(|| format!("invalid port number: {number}"))
 }
 
-async fn exec(action: &ExecAction, target: &Target) -> Result<(), String> {
-    let (said, exit) = output(&action.command.clone().unwrap_or_default(), target).await?;
-    if exit == 0 {
-        return Ok(());
-    }
-    Err(String::from_utf8_lossy(&said).into_owned())
-}
-
 /// Run a command in the container; what it said on both streams, and its exit code.
 async fn output(command: &[String], target: &Target) -> Result<(Vec<u8>, i32), String> {
     let failed = |e: std::io::Error| format!("cannot make a pipe: {e}");
@@ -190,7 +221,24 @@ async fn output(command: &[String], target: &Target) -> Result<(Vec<u8>, i32), S
     Ok((said, exit?.code))
 }
 
-async fn http_get(action: &HTTPGetAction, container: &Container, target: &Target) -> Result<(), String> {
+/// What an HTTP answer says of a container: a redirect that is not followed is well, and worth a word.
+fn judge(answer: http::Answer) -> Answer {
+    match answer.status.as_u16() {
+        200..=299 => Answer::Success,
+        300..=399 => {
+            let text = answer.text;
+            Answer::Warning(format!("Probe terminated redirects, Response body: {text}"))
+        }
+        status => Answer::Failure(format!("HTTP probe failed with statuscode: {status}")),
+    }
+}
+
+/// The answer at the end of the redirects that are followed.
+async fn http_get(
+    action: &HTTPGetAction,
+    container: &Container,
+    target: &Target,
+) -> Result<http::Answer, String> {
     let mut place = Place {
         scheme: action.scheme.as_deref().unwrap_or("HTTP").to_lowercase(),
         host: host(action.host.as_deref(), target)?,
@@ -207,11 +255,10 @@ async fn http_get(action: &HTTPGetAction, container: &Container, target: &Target
         let request = get(&place, headers).map_err(|e| failed(&e))?;
         let tls = place.scheme == "https";
         let answer = http::ask(&target.network, &place.host, place.port, tls, request).await;
-        let (status, location) = answer.map_err(|e| failed(&e))?;
-        match place.follow(status.as_u16(), location.as_deref()) {
+        let answer = answer.map_err(|e| failed(&e))?;
+        match place.follow(answer.status.as_u16(), answer.location.as_deref()) {
             Some(next) => place = next,
-            None if (200..400).contains(&status.as_u16()) => return Ok(()),
-            None => return Err(format!("HTTP probe failed with statuscode: {}", status.as_u16())),
+            None => return Ok(answer),
         }
     }
     Err(format!(
@@ -235,4 +282,26 @@ fn get(place: &Place, headers: &[HTTPHeader]) -> Result<::http::Request<Empty<By
         request = request.header(&header.name, &header.value);
     }
     request.body(Empty::<Bytes>::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::http::StatusCode;
+
+    #[test]
+    fn a_redirect_to_elsewhere_is_a_success_with_a_warning() {
+        let judged = |status, text: &str| {
+            judge(http::Answer {
+                status: StatusCode::from_u16(status).expect("a status"),
+                location: None,
+                text: text.to_owned(),
+            })
+        };
+        assert_eq!(judged(200, ""), Answer::Success);
+        let warning = "Probe terminated redirects, Response body: <a>there</a>";
+        assert_eq!(judged(302, "<a>there</a>"), Answer::Warning(warning.into()));
+        let failure = "HTTP probe failed with statuscode: 400";
+        assert_eq!(judged(400, ""), Answer::Failure(failure.into()));
+    }
 }

@@ -4,7 +4,8 @@
 //!
 //! A process is known by its id and the time of its start, within one boot of the machine: ids are used again. What came from
 //! a container's main process is known by its mount namespace; the number of one is used again at once, so that a mount out of
-//! the shim's directory (every container has one, for its termination message) must be seen in it, too.
+//! the shim's directory (every container has one, for its termination message) must be seen in it, too. Control groups go
+//! last.
 
 use crate::shim::mountinfo;
 use crate::shim::protocol::pod;
@@ -15,11 +16,15 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The file beside a shim's socket.
 const FILE: &str = "shim.json";
+
+/// How often and when a control group is tried to be removed.
+const CGROUP_TRIES: u32 = 100;
+const CGROUP_PAUSE: Duration = Duration::from_millis(10);
 
 /// What a shim holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +35,9 @@ pub struct Held {
     processes: BTreeSet<(i32, u64)>,
     /// Numbers of mount namespaces that are not the host's.
     mounts: BTreeSet<u64>,
+    /// Control groups that were made for containers.
+    #[serde(default)]
+    cgroups: BTreeSet<PathBuf>,
 }
 
 impl Held {
@@ -47,6 +55,11 @@ impl Held {
             .extend(start_time(pid).map(|started| (pid, started)));
         let mounts = mounts_of(pid).filter(|mounts| Some(*mounts) != mounts_of(std::process::id() as i32));
         self.mounts.extend(mounts);
+    }
+
+    /// These control groups, too.
+    pub fn add_cgroups(&mut self, directories: impl IntoIterator<Item = PathBuf>) {
+        self.cgroups.extend(directories);
     }
 
     /// Write it down in the shim's directory.
@@ -94,8 +107,26 @@ pub async fn settle(directory: &Path) {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(100));
     }
+    for group in &held.cgroups {
+        remove_cgroup(group).await;
+    }
     forget(directory);
     let _ = fs::remove_file(directory.join(pod::SOCKET));
+}
+
+/// What a killed process was in goes only when the kernel has cleared it away.
+async fn remove_cgroup(directory: &Path) {
+    for _ in 0..CGROUP_TRIES {
+        match fs::remove_dir(directory) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => tokio::time::sleep(CGROUP_PAUSE).await,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let directory = directory.display();
+                return tracing::warn!(%directory, %error, "a control group stays");
+            }
+            _ => return,
+        }
+    }
+    tracing::warn!(directory = %directory.display(), "a control group stays: it is in use");
 }
 
 /// Nothing of what a shim held is left.
@@ -143,6 +174,7 @@ mod tests {
             boot: "another".into(),
             processes: BTreeSet::from([(own, started)]),
             mounts: mounts_of(own).into_iter().collect(),
+            ..Held::new()
         };
         other_boot.write(directory.path()).expect("written");
         settle(directory.path()).await;
@@ -172,7 +204,7 @@ mod tests {
             .spawn()
             .expect("unshare");
         let mut line = [0u8; 1];
-        std::io::Read::read_exact(other.stdout.as_mut().expect("piped"), &mut line).expect("it is there");
+        io::Read::read_exact(other.stdout.as_mut().expect("piped"), &mut line).expect("it is there");
         let held = Held {
             mounts: mounts_of(other.id() as i32).into_iter().collect(),
             ..Held::new()

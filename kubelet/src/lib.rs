@@ -9,6 +9,7 @@ pub mod dns;
 pub mod environment;
 mod ephemeral;
 mod event;
+pub mod eviction;
 pub mod exec;
 pub mod handler;
 pub mod holder;
@@ -146,6 +147,7 @@ pub struct Kubelet {
     containers: exec::Containers,
     tokens: volume::token::Tokens,
     usage: usage::Sampler,
+    api_service: service::ApiService,
 }
 
 /// What `petset holder …` and `petset web …` do: the processes that a kubelet starts from its own binary. `None`:
@@ -192,6 +194,7 @@ impl Kubelet {
             containers: exec::Containers::default(),
             tokens: volume::token::Tokens::default(),
             usage: usage::Sampler::default(),
+            api_service: service::ApiService::default(),
             options,
         })
     }

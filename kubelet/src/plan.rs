@@ -47,7 +47,8 @@ pub fn plan(pod: &Pod, record: &PodRecord, now: Timestamp) -> Plan {
     let Some(spec) = &pod.spec else { return plan };
     let deadline = deadline(pod, record);
     plan.is_overdue = deadline.is_some_and(|at| at <= now) && !is_terminal(pod);
-    let has_ended = is_terminal(pod) || has_finished(spec, record) || plan.is_overdue;
+    let is_evicted = record.evicted.is_some();
+    let has_ended = is_terminal(pod) || has_finished(spec, record) || plan.is_overdue || is_evicted;
     if !has_ended {
         plan.wake_at = deadline;
     }
@@ -352,6 +353,21 @@ mod tests {
         let due = now() + jiff::SignedDuration::from_secs(10);
         assert_eq!((starts(&waiting), waiting.wake_at), (vec![], Some(due)));
         assert_eq!(starts(&plan(&pod, &record, due)), ["b"]);
+    }
+
+    #[test]
+    fn a_pod_that_is_evicted_is_stopped_and_not_started_again() {
+        let (pod, mut record) = (pod("Always"), prepared());
+        record.initialized = true;
+        record.evicted = Some("it used too much".into());
+        for name in ["side", "a", "b"] {
+            set(&mut record, name, "running");
+        }
+        assert_eq!(stops(&plan(&pod, &record, now())), ["a", "b"]);
+        for name in ["a", "b", "side"] {
+            set(&mut record, name, "143");
+        }
+        assert_eq!(plan(&pod, &record, now()).actions, [Action::Finish]);
     }
 
     #[test]

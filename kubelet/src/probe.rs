@@ -1,6 +1,6 @@
 //! Probes: when to ask, how to ask, and what so many equal answers in a row mean (reference, 3.6).
 
-use crate::handler::{Handler, Target};
+use crate::handler::{Answer, Handler, Target};
 use k8s_openapi::api::core::v1::{Container, Probe};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -41,6 +41,10 @@ impl Kind {
 pub enum Outcome {
     /// One try failed: for the `Unhealthy` event.
     TryFailed(String),
+    /// One try could not be made, which counts neither way: for the same event.
+    Errored(String),
+    /// One try succeeded, but not quite as it should: for the `ProbeWarning` event.
+    Warned(String),
     /// The result has changed after enough equal answers.
     Changed(bool),
 }
@@ -90,6 +94,18 @@ impl Threshold {
     }
 }
 
+/// What is reported of one try.
+fn outcomes(threshold: &mut Threshold, answer: Answer) -> Vec<Outcome> {
+    let (said, counted) = match answer {
+        Answer::Success => (None, Some(true)),
+        Answer::Warning(message) => (Some(Outcome::Warned(message)), Some(true)),
+        Answer::Failure(message) => (Some(Outcome::TryFailed(message)), Some(false)),
+        Answer::Error(message) => (Some(Outcome::Errored(message)), None),
+    };
+    let changed = counted.and_then(|answer| threshold.observe(answer));
+    said.into_iter().chain(changed.map(Outcome::Changed)).collect()
+}
+
 /// A period or time-out of a probe; at least a second.
 fn seconds(value: Option<i32>, default: u64) -> Duration {
     let value = value.and_then(|v| u64::try_from(v).ok()).filter(|v| *v > 0);
@@ -125,18 +141,11 @@ pub async fn run(
     let timeout = seconds(probe.timeout_seconds, 1);
     loop {
         ticks.tick().await;
-        let answer = match tokio::time::timeout(timeout, handler.run(&container, &target)).await {
+        let answer = match tokio::time::timeout(timeout, handler.probe(&container, &target)).await {
             Ok(answer) => answer,
-            Err(_) => Err(handler.timeout_message(timeout)),
+            Err(_) => Answer::Failure(handler.timeout_message(timeout)),
         };
-        let outcomes = match answer {
-            Ok(()) => [None, threshold.observe(true).map(Outcome::Changed)],
-            Err(message) => [
-                Some(Outcome::TryFailed(message)),
-                threshold.observe(false).map(Outcome::Changed),
-            ],
-        };
-        for outcome in outcomes.into_iter().flatten() {
+        for outcome in outcomes(&mut threshold, answer) {
             if tell.send((kind, outcome)).is_err() {
                 return;
             }
@@ -184,5 +193,24 @@ mod tests {
     fn a_startup_probe_tells_its_first_result_either_way() {
         assert_eq!(threshold(1, 1, None).observe(false), Some(false));
         assert_eq!(threshold(1, 1, None).observe(true), Some(true));
+    }
+
+    #[test]
+    fn a_warning_counts_as_success_and_an_error_not_at_all() {
+        let mut readiness = threshold(1, 1, Some(false));
+        let text = || "text".to_owned();
+        assert_eq!(
+            outcomes(&mut readiness, Answer::Warning(text())),
+            [Outcome::Warned(text()), Outcome::Changed(true)]
+        );
+        assert_eq!(
+            outcomes(&mut readiness, Answer::Error(text())),
+            [Outcome::Errored(text())]
+        );
+        assert_eq!(outcomes(&mut readiness, Answer::Success), []);
+        assert_eq!(
+            outcomes(&mut readiness, Answer::Failure(text())),
+            [Outcome::TryFailed(text()), Outcome::Changed(false)]
+        );
     }
 }

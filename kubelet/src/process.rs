@@ -3,7 +3,7 @@
 
 mod container;
 
-pub use container::{Attachment, Container, Root, State};
+pub use container::{Attachment, Container, Program, Root, State};
 
 use crate::holder::client::Holder;
 use crate::leftover;
@@ -54,6 +54,8 @@ struct Inner {
     containers: HashMap<String, Known>,
     starts: HashMap<String, oneshot::Sender<Result<Container, String>>>,
     execs: HashMap<u64, oneshot::Sender<Result<Exit, String>>>,
+    /// For those with a terminal of the container's own.
+    terminals: HashMap<u64, oneshot::Sender<OwnedFd>>,
     attaches: HashMap<u64, oneshot::Sender<Result<Option<OwnedFd>, String>>>,
     /// The shim is gone: nothing more will be known.
     lost: bool,
@@ -301,6 +303,7 @@ impl Pod {
         if inner.lost {
             inner.starts.clear();
             inner.execs.clear();
+            inner.terminals.clear();
             inner.attaches.clear();
         }
     }
@@ -362,8 +365,16 @@ impl Pod {
                     known.state.send_modify(|state| state.gone = true);
                 }
             }
+            Report::ExecStarted { id } => {
+                if let (Some(waiting), Some(terminal)) = (inner.terminals.remove(&id), receiver.take()) {
+                    let _ = waiting.send(terminal);
+                }
+            }
             Report::ExecExited { id, exit } => answer(&mut inner.execs, id, Ok(exit)),
-            Report::ExecFailed { id, message } => answer(&mut inner.execs, id, Err(message)),
+            Report::ExecFailed { id, message } => {
+                inner.terminals.remove(&id);
+                answer(&mut inner.execs, id, Err(message));
+            }
             Report::Attached { id, input } => {
                 let input = if input { receiver.take() } else { None };
                 answer(&mut inner.attaches, id, Ok(input));

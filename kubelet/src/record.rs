@@ -2,8 +2,9 @@
 //! worker changes it; [`plan`](crate::plan) and [`status`](crate::status) read it.
 
 use crate::shim::protocol::Exit;
+use crate::shim::protocol::pod::Identity;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -18,6 +19,18 @@ pub struct BackOff {
     pub initial: SignedDuration,
     /// What doubling stops at.
     pub max: SignedDuration,
+}
+
+impl BackOff {
+    /// The delay before the restart of a container that has ended so many times in a row.
+    pub fn delay(self, ends: u32) -> SignedDuration {
+        let Some(doublings) = ends.checked_sub(2) else {
+            return SignedDuration::ZERO;
+        };
+        let factor = 2i32.checked_pow(doublings).unwrap_or(i32::MAX);
+        let delay = self.initial.checked_mul(factor).unwrap_or(self.max);
+        delay.min(self.max)
+    }
 }
 
 impl Default for BackOff {
@@ -41,6 +54,8 @@ pub struct PodRecord {
     pub prepared: bool,
     /// Whether a regular container has been started by this kubelet: then init containers are history.
     pub initialized: bool,
+    /// Why it is being evicted, if it is: it uses more than it may.
+    pub evicted: Option<String>,
     /// By container name, init containers included.
     pub containers: BTreeMap<String, Record>,
 }
@@ -54,7 +69,7 @@ pub struct Record {
     pub last: Option<ContainerStateTerminated>,
     /// How many instances were started after the first.
     pub restarts: i32,
-    /// How many instances in a row have ended, that this kubelet started and that did not run for long.
+    /// How many instances in a row have ended that did not run for long.
     pub ends: u32,
     /// How long to wait after its end before the next restart.
     pub delay: SignedDuration,
@@ -64,6 +79,10 @@ pub struct Record {
     pub image: Option<String>,
     /// What the image resolved to.
     pub image_id: String,
+    /// Who the newest instance's program runs as.
+    pub user: Option<Identity>,
+    /// What the newest instance was given.
+    pub resources: Option<ResourceRequirements>,
 }
 
 /// What a container does.
@@ -204,12 +223,7 @@ impl Record {
             self.ends = 0;
         }
         self.ends = self.ends.saturating_add(1);
-        if self.ends == 1 {
-            self.delay = SignedDuration::ZERO;
-        } else {
-            let doubled = self.delay.checked_mul(2).unwrap_or(back_off.max);
-            self.delay = doubled.max(back_off.initial).min(back_off.max);
-        }
+        self.delay = back_off.delay(self.ends);
         self.state = State::Ended(terminated);
     }
 
@@ -329,14 +343,14 @@ mod tests {
     }
 
     #[test]
-    fn what_ended_under_an_earlier_kubelet_delays_nothing() {
-        let mut record = Record {
-            state: State::Ended(exit(137)),
-            restarts: 7,
-            ..Record::default()
+    fn a_delay_follows_from_how_often_a_container_has_ended() {
+        let delays = [0, 1, 2, 3, 6, 7, 40, u32::MAX].map(|ends| BACK_OFF.delay(ends).as_secs());
+        assert_eq!(delays, [0, 0, 10, 20, 160, 300, 300, 300]);
+        let short = BackOff {
+            initial: SignedDuration::from_secs(10),
+            max: SignedDuration::from_secs(1),
         };
-        run(&mut record, 0, 1, 1);
-        assert_eq!((record.restarts, record.delay), (8, SignedDuration::ZERO));
+        assert_eq!(short.delay(2).as_secs(), 1);
     }
 
     #[test]

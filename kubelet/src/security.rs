@@ -177,12 +177,6 @@ fn unheld_volumes(pod: &Pod, isolation: Isolation) -> Vec<String> {
                 volume.name
             ));
         }
-        if empty_dir.size_limit.is_some() && !has_memory {
-            said.push(format!(
-                "The sizeLimit of the emptyDir {:?} is not enforced on disk",
-                volume.name
-            ));
-        }
     }
     said
 }

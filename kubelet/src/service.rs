@@ -26,8 +26,10 @@ use relay::Relays;
 use rules::{Rules, rules};
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -65,7 +67,9 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>, shutdown: CancellationToken) {
         let apart = kubelet.options.cluster_network.is_some();
         let address = kubelet.options.node_port_address;
         relays.set(listener::wanted(&ports, &pods.all(), address, apart));
-        again = match kernel.keep(&ports).await {
+        let kept = kernel.keep(&ports).await;
+        kubelet.note_api(&ports, kept.is_ok());
+        again = match kept {
             Ok(()) => None,
             Err(why) => {
                 tracing::warn!(%why, "Services have no rules yet; trying again");
@@ -74,6 +78,52 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>, shutdown: CancellationToken) {
         };
     }
     kernel.end().await;
+}
+
+/// Where the Service `default/kubernetes` is, once it is known whether its address leads to the API server. `Some(None)`: it
+/// does not.
+pub(crate) type ApiService = watch::Sender<Option<Option<SocketAddrV4>>>;
+
+/// For how long a pod's first start waits for that to be known.
+const API_KNOWN: Duration = Duration::from_secs(2);
+
+impl Kubelet {
+    /// Where pods find the API server now: at its Service's address as soon as that carries their traffic.
+    pub(crate) fn api_server(&self) -> Option<(String, u16)> {
+        let service = self.api_service.borrow().flatten();
+        let address = service.map(|address| (address.ip().to_string(), address.port()));
+        address.or_else(|| self.options.api_server.clone())
+    }
+
+    /// Wait until it is known where pods find the API server for good.
+    pub(crate) async fn api_known(&self) {
+        if self.options.cluster_network.is_none() || self.options.api_server.is_none() {
+            return;
+        }
+        let mut known = self.api_service.subscribe();
+        let waiting = known.wait_for(Option::is_some);
+        if tokio::time::timeout(API_KNOWN, waiting).await.is_err() {
+            // The next pod does not wait again.
+            self.api_service
+                .send_if_modified(|known| known.replace(known.flatten()).is_none());
+        }
+    }
+
+    fn note_api(&self, ports: &[port::ServicePort], are_kept: bool) {
+        let server = self.options.api_server.as_ref();
+        let server = server.and_then(|(host, port)| Some(SocketAddrV4::new(host.parse().ok()?, *port)));
+        let at = server
+            .filter(|_| are_kept)
+            .and_then(|server| port::leading_to(ports, server));
+        let has_service = ports.iter().any(port::ServicePort::is_api);
+        // What was there is not taken back for a moment of trouble; pods that run have been told.
+        if at.is_some() || !are_kept || has_service {
+            self.api_service.send_if_modified(|known| {
+                let next = Some(at.or(known.flatten()));
+                std::mem::replace(known, next) != next
+            });
+        }
+    }
 }
 
 /// The objects of a kind, as they are now.

@@ -98,7 +98,7 @@ impl Kubelet {
             host_ip: self.options.host_ip.to_string(),
             node_name: self.options.node_name.clone(),
             allocatable: crate::node::capacity(),
-            api_server: self.options.api_server.clone(),
+            api_server: self.api_server(),
             ..Sources::default()
         }
     }
@@ -393,13 +393,14 @@ impl Start {
         let Err(message) = handler.run(&self.container, &target).await else {
             return Ok(());
         };
+        // As upstream's, the events do not say why: the answer of a hook may hold what is not for everybody.
+        let text = |text: &str| text.to_owned();
         self.tell(
             EventType::Warning,
             "FailedPostStartHook",
-            format!("PostStartHook failed: {message}"),
+            text("PostStartHook failed"),
         );
-        let killing = format!("FailedPostStartHook: {message}");
-        self.tell(EventType::Normal, "Killing", killing);
+        self.tell(EventType::Normal, "Killing", text("FailedPostStartHook"));
         process.kill().await;
         process.gone().await;
         Err(Failure::Hook(format!("PostStartHook failed: {message}")))

@@ -2,13 +2,15 @@
 //! (reference, 3.1 to 3.4).
 
 use crate::ephemeral;
+use crate::eviction;
 use crate::plan::{deadline, has_finished, init_failed, is_sidecar, is_terminal};
 use crate::record::{PodRecord, Record, State, full_name};
 use crate::restart::restarts;
+use crate::shim::protocol::pod::Identity;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{
-    Container, ContainerState, ContainerStateRunning, ContainerStateWaiting, ContainerStatus, HostIP, Pod,
-    PodCondition, PodIP, PodSpec, PodStatus,
+    Container, ContainerState, ContainerStateRunning, ContainerStateWaiting, ContainerStatus, ContainerUser,
+    HostIP, LinuxContainerUser, Pod, PodCondition, PodIP, PodSpec, PodStatus, VolumeMount, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
@@ -28,11 +30,19 @@ pub fn status(pod: &Pod, record: &PodRecord, host_ip: &str, now: Timestamp) -> P
     let spec = pod.spec.as_ref().unwrap_or(&default);
     let before = pod.status.clone().unwrap_or_default();
     let init = spec.init_containers.as_deref().unwrap_or_default();
+    let ephemeral = ephemeral::containers(spec);
+    let most = MESSAGES / (spec.containers.len() + init.len() + ephemeral.len()).max(1);
     let statuses = |containers: &[Container], waiting: &str| -> Vec<ContainerStatus> {
-        containers
-            .iter()
-            .map(|c| container_status(pod, c, record, waiting))
-            .collect()
+        let status = |container: &Container| {
+            let mut status = container_status(pod, container, record, waiting);
+            let states = [&mut status.state, &mut status.last_state];
+            states
+                .into_iter()
+                .flatten()
+                .for_each(|state| shorten(state, most));
+            status
+        };
+        containers.iter().map(status).collect()
     };
     let waiting = if init.is_empty() {
         "ContainerCreating"
@@ -41,7 +51,7 @@ pub fn status(pod: &Pod, record: &PodRecord, host_ip: &str, now: Timestamp) -> P
     };
     let init_statuses = statuses(init, "PodInitializing");
     let container_statuses = statuses(&spec.containers, waiting);
-    let mut ephemeral_statuses = statuses(&ephemeral::containers(spec), "ContainerCreating");
+    let mut ephemeral_statuses = statuses(&ephemeral, "ContainerCreating");
     for status in &mut ephemeral_statuses {
         // Nobody asks whether they are: they serve nothing.
         (status.ready, status.started) = (false, None);
@@ -49,6 +59,10 @@ pub fn status(pod: &Pod, record: &PodRecord, host_ip: &str, now: Timestamp) -> P
     let (phase, failure) = match before.phase.as_deref() {
         // Final is final, whatever runs or does not run any more.
         Some(phase @ ("Succeeded" | "Failed")) => (phase, None),
+        _ if record.evicted.is_some() && !runs(record) => {
+            let message = record.evicted.as_deref().unwrap_or_default();
+            ("Failed", Some((eviction::REASON, message)))
+        }
         _ if deadline(pod, record).is_some_and(|at| at <= now) && !runs(record) => {
             ("Failed", Some(DEADLINE_EXCEEDED))
         }
@@ -174,6 +188,18 @@ fn phase(pod: &Pod, spec: &PodSpec, record: &PodRecord) -> &'static str {
     }
 }
 
+/// How many bytes the termination messages of a pod may have in all, each container's as many.
+const MESSAGES: usize = 12 << 10;
+
+fn shorten(state: &mut ContainerState, most: usize) {
+    if let Some(message) = state.terminated.as_mut().and_then(|t| t.message.as_mut()) {
+        let end = (0..=most.min(message.len()))
+            .rev()
+            .find(|at| message.is_char_boundary(*at));
+        message.truncate(end.unwrap_or_default());
+    }
+}
+
 /// Whether an init container no longer holds the others up.
 fn init_done(container: &Container, record: &PodRecord) -> bool {
     match record.containers.get(&container.name).map(|r| &r.state) {
@@ -214,7 +240,48 @@ fn container_status(pod: &Pod, container: &Container, record: &PodRecord, waitin
         restart_count: known.restarts,
         state: Some(state),
         last_state: Some(last),
+        // These are there once there has been an instance, the mounts from the beginning.
+        allocated_resources: known
+            .resources
+            .as_ref()
+            .and_then(|given| given.requests.clone())
+            .filter(|requests| !requests.is_empty()),
+        resources: known.resources.clone(),
+        user: known.user.as_ref().map(user),
+        volume_mounts: container
+            .volume_mounts
+            .as_ref()
+            .filter(|mounts| !mounts.is_empty())
+            .map(|mounts| mounts.iter().map(mount).collect()),
         ..ContainerStatus::default()
+    }
+}
+
+fn user(identity: &Identity) -> ContainerUser {
+    let groups: Vec<i64> = identity.groups.iter().copied().map(i64::from).collect();
+    ContainerUser {
+        linux: Some(LinuxContainerUser {
+            uid: identity.uid.into(),
+            gid: identity.gid.into(),
+            supplemental_groups: Some(groups).filter(|groups| !groups.is_empty()),
+        }),
+    }
+}
+
+/// Whether mounts below a read-only one are so, too, is said of read-only ones. Whoever demands it has it: a mount is made
+/// read-only with all that is below it.
+fn mount(mount: &VolumeMount) -> VolumeMountStatus {
+    let read_only = mount.read_only == Some(true);
+    let recursive = match mount.recursive_read_only.as_deref() {
+        Some("Enabled" | "IfPossible") => "Enabled",
+        _ => "Disabled",
+    };
+    VolumeMountStatus {
+        name: mount.name.clone(),
+        mount_path: mount.mount_path.clone(),
+        read_only: read_only.then_some(true),
+        recursive_read_only: read_only.then(|| recursive.to_owned()),
+        volume_status: None,
     }
 }
 
@@ -614,6 +681,94 @@ mod tests {
         assert_eq!(status_of("run", 60), words("Running", ""));
         assert_eq!(status_of("run 143", 60), words("Failed", "DeadlineExceeded"));
         assert_eq!(status_of("wait", 60), words("Failed", "DeadlineExceeded"));
+    }
+
+    #[test]
+    fn an_evicted_pod_has_failed_once_nothing_of_it_runs() {
+        let pod = pod("Always", &[], &["a"]);
+        let status_of = |history| {
+            let mut record = record(&[("a", history)]);
+            record.evicted = Some("too much. ".into());
+            let status = told(&pod, &record);
+            (status.phase, status.reason, status.message)
+        };
+        let words = |phase: &str, reason: Option<&str>, message: Option<&str>| {
+            (
+                Some(phase.to_owned()),
+                reason.map(str::to_owned),
+                message.map(str::to_owned),
+            )
+        };
+        assert_eq!(status_of("run"), words("Running", None, None));
+        let evicted = words("Failed", Some("Evicted"), Some("too much. "));
+        assert_eq!(status_of("run 143"), evicted);
+        assert_eq!(status_of("wait"), evicted);
+    }
+
+    /// `status.containerStatuses[0]` as JSON, of a container of this spec.
+    fn container_json(container: Value, record: &PodRecord) -> Value {
+        let pod = json!({"metadata": {"uid": "u"}, "spec": {"containers": [container]}});
+        let pod: Pod = serde_json::from_value(pod).expect("a pod");
+        let status = serde_json::to_value(told(&pod, record)).expect("JSON");
+        status["containerStatuses"][0].clone()
+    }
+
+    #[test]
+    fn mounts_are_shown_from_the_beginning_and_what_an_instance_was_given_once_there_is_one() {
+        let container = json!({"name": "a", "image": "i", "volumeMounts": [
+            {"name": "data", "mountPath": "/data"},
+            {"name": "map", "mountPath": "/etc/map", "readOnly": true},
+            {"name": "map", "mountPath": "/etc/all", "readOnly": true, "recursiveReadOnly": "IfPossible"},
+        ]});
+        let mounts = json!([
+            {"name": "data", "mountPath": "/data"},
+            {"name": "map", "mountPath": "/etc/map", "readOnly": true, "recursiveReadOnly": "Disabled"},
+            {"name": "map", "mountPath": "/etc/all", "readOnly": true, "recursiveReadOnly": "Enabled"},
+        ]);
+        let before = container_json(container.clone(), &record(&[]));
+        assert_eq!(before["volumeMounts"], mounts);
+        for field in ["resources", "allocatedResources", "user"] {
+            assert_eq!(before.get(field), None, "{field}");
+        }
+        let mut running = record(&[("a", "run")]);
+        let one = running.containers.get_mut("a").expect("it is there");
+        one.user = Some(Identity {
+            uid: 7,
+            gid: 8,
+            groups: vec![8, 9],
+        });
+        one.resources = Some(Default::default());
+        let shown = container_json(container.clone(), &running);
+        assert_eq!(shown["volumeMounts"], mounts);
+        assert_eq!(shown["resources"], json!({}));
+        assert_eq!(shown.get("allocatedResources"), None);
+        let user = json!({"linux": {"uid": 7, "gid": 8, "supplementalGroups": [8, 9]}});
+        assert_eq!(shown["user"], user);
+        let given = json!({"limits": {"memory": "1Gi"}, "requests": {"memory": "1Gi", "cpu": "100m"}});
+        let one = running.containers.get_mut("a").expect("it is there");
+        one.resources = serde_json::from_value(given.clone()).expect("resources");
+        // A change of the spec gives a running instance nothing.
+        let shown = container_json(container, &running);
+        assert_eq!(shown["resources"], given);
+        assert_eq!(shown["allocatedResources"], given["requests"]);
+        let plain = container_json(json!({"name": "a", "image": "i"}), &running);
+        assert_eq!(plain.get("volumeMounts"), None);
+    }
+
+    #[test]
+    fn the_messages_of_many_containers_are_shorter() {
+        let names = ["a", "b", "c", "d", "e", "f"];
+        let pod = pod("Never", &[], &names);
+        let mut record = record(&names.map(|name| (name, "run 1")));
+        for one in record.containers.values_mut() {
+            if let State::Ended(ended) = &mut one.state {
+                ended.message = Some("ö".repeat(2000));
+            }
+        }
+        for status in told(&pod, &record).container_statuses.expect("statuses") {
+            let ended = status.state.and_then(|s| s.terminated).expect("it has ended");
+            assert_eq!(ended.message, Some("ö".repeat(1024)));
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub struct Stop {
     pub target: Target,
     /// The pod as it is wanted: a second DELETE shortens the grace period.
     pub wanted: watch::Receiver<Wanted>,
-    /// From a failed probe of its own.
+    /// Of the probe that failed, or of an eviction.
     pub grace: Option<i64>,
 }
 
@@ -67,10 +67,9 @@ impl Stop {
         let of_pod = spec
             .and_then(|s| s.termination_grace_period_seconds)
             .unwrap_or(30);
-        let seconds = self
-            .grace
-            .or(wanted.pod.metadata.deletion_grace_period_seconds)
-            .unwrap_or(of_pod);
+        let of_deletion = wanted.pod.metadata.deletion_grace_period_seconds;
+        // Who deletes the pod meanwhile may shorten what was granted, not lengthen it.
+        let seconds = self.grace.into_iter().chain(of_deletion).min().unwrap_or(of_pod);
         Some(begun + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
     }
 
@@ -90,11 +89,13 @@ impl Stop {
             Ok(Err(message)) => message,
             Err(_) => "it did not end within the grace period".to_owned(),
         };
-        let message = format!("PreStopHook failed: {failure}");
-        let name = Some(self.container.name.as_str());
+        let name = self.container.name.as_str();
+        tracing::info!(container = name, %failure, "a preStop hook failed");
+        // As upstream's, the event does not say why: the answer of a hook may hold what is not for everybody.
+        let message = "PreStopHook failed".to_owned();
         self.kubelet
             .events
-            .tell(pod, name, EventType::Warning, "FailedPreStopHook", message);
+            .tell(pod, Some(name), EventType::Warning, "FailedPreStopHook", message);
     }
 
     /// `lifecycle.stopSignal`, or what the container's image says, or TERM.

@@ -1,10 +1,11 @@
-//! Pseudoterminals: the kubelet keeps the master, a program of a container gets the slave as its controlling terminal.
+//! Pseudoterminals: the kubelet keeps the master, a program of a container gets the slave as its controlling terminal. A
+//! container with a `/dev/pts` of its own has its terminals from there, so that their names mean something inside.
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -12,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The size of a client's terminal, in characters. JSON: `{"Width":80,"Height":24}`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct TerminalSize {
     /// Columns.
@@ -21,11 +22,21 @@ pub struct TerminalSize {
     pub height: u16,
 }
 
-/// The two ends of a new one: the master, which does not block, and the slave.
+/// The two ends of a new one of the host's: the master, which does not block, and the slave.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    pair_at("/dev/ptmx")
+}
+
+/// The same of the calling process's own `/dev/pts`, where there is one.
+pub fn own_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    pair_at("/dev/pts/ptmx").or_else(|_| pair())
+}
+
+/// A file that is no terminal is refused by the first call on it, whatever a container has put there.
+fn pair_at(path: &str) -> io::Result<(OwnedFd, OwnedFd)> {
     // Neither end may get into a process that another thread starts meanwhile: its output would not end.
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    let master = open("/dev/ptmx", flags, Mode::empty())?;
+    let master = open(path, flags | OFlag::O_NONBLOCK, Mode::empty())?;
     let unlock: libc::c_int = 0;
     // SAFETY: `master` is open, and the call reads one int.
     if unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock) } != 0 {
@@ -38,8 +49,29 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     }
     // SAFETY: the kernel has just made this descriptor for us, nobody else owns it.
     let slave = unsafe { OwnedFd::from_raw_fd(slave) };
-    fcntl(&master, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
     Ok((master, slave))
+}
+
+/// The number of a terminal: its slave is `/dev/pts/NUMBER`.
+pub fn number(master: BorrowedFd) -> io::Result<u32> {
+    let mut number: libc::c_uint = 0;
+    // SAFETY: the master is open, and the call writes one unsigned int.
+    match unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTN, &raw mut number) } {
+        0 => Ok(number),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Tell the programs at a terminal (SIGWINCH) that it has another size now.
+pub fn resize(master: BorrowedFd, size: TerminalSize) {
+    let size = libc::winsize {
+        ws_row: size.height,
+        ws_col: size.width,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: the master is open, and the call reads one winsize. It fails only for what is no terminal.
+    unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
 }
 
 /// The master of a pseudoterminal. One task reads, one writes.
@@ -62,14 +94,7 @@ impl Terminal {
 
     /// Tell the programs at the terminal (SIGWINCH) that it has another size now.
     pub fn resize(&self, size: TerminalSize) {
-        let size = libc::winsize {
-            ws_row: size.height,
-            ws_col: size.width,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        // SAFETY: the master is open, and the call reads one winsize. It fails only for what is no terminal.
-        unsafe { libc::ioctl(self.0.get_ref().as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+        resize(self.0.get_ref().as_fd(), size);
     }
 }
 
@@ -132,5 +157,11 @@ mod tests {
         assert_eq!(&echo, b"hello\r\n");
         drop(slave);
         assert_eq!(terminal.read(&mut echo).await.expect("an end"), 0);
+    }
+
+    #[test]
+    fn a_file_that_is_no_terminal_is_refused() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        assert!(pair_at(file.path().to_str().expect("UTF-8")).is_err());
     }
 }

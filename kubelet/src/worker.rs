@@ -4,11 +4,15 @@
 //! the status if it has changed. What takes time runs beside it and reports back.
 
 mod adopt;
+mod ends;
+mod evict;
+mod message;
 mod notes;
 mod recollect;
 
 use crate::Kubelet;
 use crate::ephemeral;
+use crate::eviction::{self, usage::Usage};
 use crate::handler::Target;
 use crate::own_name;
 use crate::plan::{self, Action, Plan, plan};
@@ -22,6 +26,7 @@ use crate::start::{Failure, Running, Start};
 use crate::status::{self, go_duration, status};
 use crate::stop::Stop;
 use crate::volume::{NotReady, Ready, Volumes};
+use ends::Ends;
 use events::EventType;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
@@ -31,6 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// The pod as the API last showed it.
@@ -57,7 +63,7 @@ const QUIET: SignedDuration = SignedDuration::from_millis(50);
 /// ever.
 const FAREWELL: SignedDuration = SignedDuration::from_millis(200);
 
-/// How often files that follow other objects are brought up to date.
+/// How often files that follow other objects are brought up to date, and the disk is looked at.
 const REFRESH: Duration = Duration::from_secs(10);
 
 /// What happened beside the worker.
@@ -77,6 +83,11 @@ enum Notice {
         container: String,
         kind: Kind,
         outcome: Outcome,
+    },
+    /// What the pod uses of the disk, and how long it took to find out.
+    Used {
+        usage: Usage,
+        took: Duration,
     },
     /// The API has been told this status, or could not be.
     Told(Box<PodStatus>, Result<Option<u64>, kube::Error>),
@@ -115,6 +126,8 @@ struct Worker {
     deleted_at: Option<Timestamp>,
     /// Whether it has been told that the pod was active for too long.
     is_overdue: bool,
+    /// When the disk may be looked at again; `None`: it is being looked at.
+    look_at: Option<Instant>,
     finished: bool,
     shutdown: CancellationToken,
 }
@@ -125,8 +138,15 @@ pub async fn run(kubelet: Arc<Kubelet>, wanted: watch::Receiver<Wanted>, shutdow
     let pod = wanted.borrow().pod.clone();
     let found = kubelet.launcher.find(&kubelet.pod_directory(&pod)).await;
     let held: Vec<Process> = found.iter().flat_map(|pod| pod.containers()).collect();
+    let mut record = recollect::recollect(&pod, kubelet.now(), !held.is_empty());
+    let containers = kubelet.pod_directory(&pod).join("containers");
+    for (name, record) in &mut record.containers {
+        if let Some(ends) = Ends::read(&containers.join(name)) {
+            ends.recall(record, kubelet.options.back_off);
+        }
+    }
     let mut worker = Worker {
-        record: recollect::recollect(&pod, kubelet.now(), !held.is_empty()),
+        record,
         told: pod.status.clone(),
         told_version: version(&pod),
         quiet_until: None,
@@ -144,6 +164,7 @@ pub async fn run(kubelet: Arc<Kubelet>, wanted: watch::Receiver<Wanted>, shutdow
         mount_failure: None,
         deleted_at: None,
         is_overdue: false,
+        look_at: Some(Instant::now()),
         finished: false,
         shutdown: shutdown.clone(),
     };
@@ -166,7 +187,10 @@ pub async fn run(kubelet: Arc<Kubelet>, wanted: watch::Receiver<Wanted>, shutdow
             Some(notice) = received.recv() => worker.note(notice),
             changed = worker.wanted.changed() => if changed.is_err() { break },
             () = tokio::time::sleep(sleep.unwrap_or_default()), if sleep.is_some() => {}
-            _ = refresh.tick() => worker.refresh(),
+            _ = refresh.tick() => {
+                worker.refresh();
+                worker.look_at_disk();
+            }
             () = shutdown.cancelled() => {}
         }
         while let Ok(notice) = received.try_recv() {
@@ -220,7 +244,10 @@ impl Worker {
             match action {
                 Action::Prepare => self.prepare(&pod),
                 Action::Start { container } => self.start(&pod, &container),
-                Action::Stop { container, message } => self.stop(&pod, &container, message, None),
+                Action::Stop { container, message } => {
+                    let grace = self.record.evicted.as_ref().map(|_| eviction::GRACE);
+                    self.stop(&pod, &container, message, grace);
+                }
                 Action::Finish => finish = true,
             }
         }
@@ -286,6 +313,7 @@ impl Worker {
         self.make_sandbox(&pod);
         self.tasks.spawn(async move {
             tokio::time::sleep(after).await;
+            kubelet.api_known().await;
             let directory = kubelet.pod_directory(&pod);
             let sources = kubelet.sources(address);
             let volumes = Volumes {
@@ -481,6 +509,8 @@ impl Worker {
         self.end_sandboxes().await;
         self.kubelet.addresses().release(&uid);
         if pod.metadata.deletion_timestamp.is_none() {
+            // Nobody uses them any more; logs stay as long as the object does.
+            self.remove_below(pod, "volumes").await;
             return;
         }
         self.remove_directory(pod).await;
@@ -505,7 +535,11 @@ impl Worker {
     }
 
     async fn remove_directory(&self, pod: &Pod) {
-        let directory = self.kubelet.pod_directory(pod);
+        self.remove_below(pod, "").await;
+    }
+
+    async fn remove_below(&self, pod: &Pod, path: &str) {
+        let directory = self.kubelet.pod_directory(pod).join(path);
         let doomed = directory.clone();
         let removed = tokio::task::spawn_blocking(move || crate::volume::remove::tree(&doomed)).await;
         if let Ok(Err(error)) = removed {

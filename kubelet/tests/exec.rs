@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         trial("a_container_that_has_ended_runs_nothing", ended),
         trial("a_client_that_goes_takes_its_program_along", client_goes),
         trial("a_program_has_a_terminal_of_the_clients_size", terminal),
+        trial("a_terminal_in_namespaces_is_the_containers_own", own_terminal),
         trial("control_c_at_a_terminal_is_an_interrupt", control_c),
         trial(
             "a_client_that_goes_takes_its_terminals_program_along",
@@ -330,6 +331,57 @@ async fn terminal() {
     client.resize.send(size(132, 50)).await.expect("sent");
     assert_eq!(all(client.stdout).await, "50 132\r\n");
     assert_eq!(exec.await.expect("no panic"), Ok(exited(4)));
+    container.end().await;
+}
+
+async fn own_terminal() {
+    let home = Home::new(Isolation::Namespaces);
+    let scratch = home.directory.path().join("scratch");
+    std::fs::create_dir(&scratch).expect("scratch");
+    let script = "tty; [ /dev/console -ef /dev/pts/0 ] && echo console; exec sleep 1000";
+    let spec = Spec {
+        argv: ["sh", "-c", script].map(String::from).into(),
+        env: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
+        stdio: MainStdio::Terminal,
+        scratch,
+        ..Spec::default()
+    };
+    let mut started = match home.start(&spec).await {
+        Ok(started) => started,
+        // Not on this machine.
+        Err(why) => {
+            return assert!(
+                why.contains("cannot make namespaces") || why.contains("cannot map"),
+                "{why}"
+            );
+        }
+    };
+    assert_eq!(started.line().await.trim_end(), "/dev/pts/0");
+    assert_eq!(started.line().await.trim_end(), "console");
+    let process = started.container.clone();
+    let console = Console::new(process.clone(), MainStdio::Terminal, false);
+    let container = Container {
+        running: Running::new(process.clone(), console, None),
+        process,
+        started,
+    };
+    let (client, streams) = connect(1024);
+    let (width, height) = (81, 23);
+    client
+        .resize
+        .send(TerminalSize { width, height })
+        .await
+        .expect("sent");
+    let exec = container.exec(&["sh", "-c", "tty; stty size; exit 4"], true, streams);
+    assert_eq!(all(client.stdout).await, "/dev/pts/1\r\n23 81\r\n");
+    assert_eq!(exec.await.expect("no panic"), Ok(exited(4)));
+    let (_client, streams) = connect(1024);
+    let refused = container
+        .exec(&["no-such-program"], true, streams)
+        .await
+        .expect("no panic");
+    let why = refused.expect_err("there is no such program");
+    assert!(why.contains("executable file not found in $PATH"), "{why}");
     container.end().await;
 }
 

@@ -55,6 +55,10 @@ fn main() -> ExitCode {
             ended_meanwhile,
         ),
         trial("what_a_killed_shim_held_is_gone_before_a_new_one", shim_killed),
+        trial(
+            "a_killed_shims_control_groups_go_with_what_was_in_them",
+            shim_killed_with_cgroup,
+        ),
         trial("a_second_instance_waits_for_the_first", one_at_a_time),
         trial("without_its_data_directory_nothing_goes_on", directory_removed),
         trial("a_pod_may_write_to_a_pipe_that_nobody_reads", broken_pipe),
@@ -447,6 +451,32 @@ async fn shim_killed() {
         until_dead(pid).await;
     }
     output(&mut second).await;
+}
+
+async fn shim_killed_with_cgroup() {
+    let home = home();
+    let mut sandbox = home.sandbox(None);
+    sandbox.uid = format!("test-{}", std::process::id());
+    let mut spec = shell("cat /proc/self/cgroup; sleep 1000");
+    spec.limits.processes = Some(50);
+    let mut started = home.start_in(&sandbox, 0, &spec).await.expect("started");
+    if !started.container.known.warnings.is_empty() {
+        // There is no group that could stay.
+        return;
+    }
+    let own = format!("petset-{}-c", sandbox.uid);
+    let groups = async || {
+        let found = tokio::process::Command::new("find")
+            .args(["/sys/fs/cgroup", "-type", "d", "-name", &own])
+            .output()
+            .await;
+        String::from_utf8_lossy(&found.expect("find").stdout).into_owned()
+    };
+    while !line(&mut started).await.contains(&own) {}
+    assert_ne!(groups().await, "");
+    kill(nix::unistd::Pid::from_raw(started.pod.shim()), Signal::SIGKILL).expect("killed");
+    started.container.gone().await;
+    assert_eq!(groups().await, "");
 }
 
 async fn one_at_a_time() {

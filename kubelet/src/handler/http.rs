@@ -5,7 +5,8 @@ use crate::network::Network;
 use bytes::Bytes;
 use http::header::LOCATION;
 use http::{Request, Response, StatusCode};
-use http_body_util::Empty;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
@@ -15,11 +16,19 @@ use std::sync::{Arc, LazyLock};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
-/// The status, and where it leads.
-pub type Answer = (StatusCode, Option<String>);
+/// What a server says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The code.
+    pub status: StatusCode,
+    /// Where it leads (`Location`).
+    pub location: Option<String>,
+    /// The beginning of the text that came with a redirect.
+    pub text: String,
+}
 
 /// Ask once, over a connection of its own: what is asked is whether new ones are taken. The error is what went wrong,
-/// without the URL. The answer is the status, and where it leads (`Location`).
+/// without the URL.
 pub async fn ask(
     network: &Network,
     host: &str,
@@ -44,10 +53,18 @@ async fn exchange(
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| error.to_string())?;
     let asked = async {
-        let answer = sender.send_request(request).await;
-        answer
-            .map(|answer| (answer.status(), location(&answer)))
-            .map_err(|error| error.to_string())
+        let answer = sender.send_request(request).await.map_err(|e| e.to_string())?;
+        let (status, location) = (answer.status(), location(&answer));
+        let text = if status.is_redirection() {
+            beginning(answer.into_body()).await
+        } else {
+            String::new()
+        };
+        Ok(Answer {
+            status,
+            location,
+            text,
+        })
     };
     tokio::pin!(asked);
     tokio::select! {
@@ -56,6 +73,18 @@ async fn exchange(
         // It may have ended with the answer.
         _ = connection => asked.await,
     }
+}
+
+/// As much of a body as is kept for messages.
+async fn beginning(mut body: Incoming) -> String {
+    let mut text = Vec::new();
+    while text.len() < super::KEPT
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        text.extend(frame.into_data().unwrap_or_default());
+    }
+    text.truncate(super::KEPT);
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 fn location<B>(answer: &Response<B>) -> Option<String> {
@@ -165,9 +194,33 @@ mod tests {
             };
             let network = Network::own();
             let (asked, ()) = tokio::join!(ask(&network, "127.0.0.1", port, tls, request()), serve);
-            let asked = asked.map(|(status, location)| (status.as_u16(), location));
-            assert_eq!(asked, Ok((418, None)), "tls: {tls}");
+            let expected = Answer {
+                status: StatusCode::IM_A_TEAPOT,
+                location: None,
+                text: String::new(),
+            };
+            assert_eq!(asked, Ok(expected), "tls: {tls}");
         }
+    }
+
+    #[tokio::test]
+    async fn of_a_redirect_the_text_is_kept_too() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.expect("a client");
+            let mut start = [0; 12];
+            stream.read_exact(&mut start).await.expect("a request");
+            let text = "x".repeat(super::super::KEPT + 1);
+            let head = format!("Location: /elsewhere\r\nContent-Length: {}", text.len());
+            let answer = format!("HTTP/1.1 302 Found\r\n{head}\r\n\r\n{text}");
+            let _ = stream.write_all(answer.as_bytes()).await;
+        };
+        let network = Network::own();
+        let (asked, ()) = tokio::join!(ask(&network, "127.0.0.1", port, false, request()), serve);
+        let asked = asked.expect("an answer");
+        assert_eq!(asked.location.as_deref(), Some("/elsewhere"));
+        assert_eq!(asked.text, "x".repeat(super::super::KEPT));
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 use super::{LOST, Pod};
 use crate::shim::protocol::pod::{self, Ending, Request};
 use crate::shim::protocol::{Exit, Isolation};
+use crate::terminal::{Terminal, TerminalSize};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use tokio::net::UnixStream;
@@ -125,44 +126,71 @@ impl Container {
     /// Run another program in the container with these as standard input, output and error, and wait for its
     /// end. Dropping the future kills the program.
     pub async fn exec(&self, argv: &[String], stdio: [OwnedFd; 3]) -> Result<Exit, String> {
-        self.run(argv, false, stdio).await
+        self.run(argv, false, None, stdio).await?.0.ended().await
     }
 
-    /// The same with a terminal, whose slave this is.
-    pub async fn exec_in_terminal(&self, argv: &[String], slave: OwnedFd) -> Result<Exit, String> {
-        self.run(argv, true, [slave]).await
+    /// Run another program with a terminal of this size: of the container's own, where it has such. Dropping the program
+    /// kills it.
+    pub async fn exec_in_terminal(
+        &self,
+        argv: &[String],
+        size: TerminalSize,
+    ) -> Result<(Terminal, Program), String> {
+        let failed = |e: io::Error| format!("no terminal: {e}");
+        if self.pod.sandbox().isolation < Isolation::Namespaces {
+            let (terminal, slave) = Terminal::open().map_err(failed)?;
+            terminal.resize(size);
+            return Ok((terminal, self.run(argv, true, None, [slave]).await?.0));
+        }
+        let (mut program, terminal) = self.run(argv, true, Some(size), []).await?;
+        let master = tokio::select! {
+            biased;
+            Ok(master) = terminal => master,
+            // Without a terminal it has not started.
+            ended = program.ended() => return Err(ended.err().unwrap_or_else(|| "it has no terminal".into())),
+        };
+        Ok((Terminal::of(master).map_err(failed)?, program))
     }
 
+    /// The program, and its terminal if that is the container's own.
     async fn run<const N: usize>(
         &self,
         argv: &[String],
         tty: bool,
+        own_terminal: Option<TerminalSize>,
         descriptors: [OwnedFd; N],
-    ) -> Result<Exit, String> {
+    ) -> Result<(Program, oneshot::Receiver<OwnedFd>), String> {
         if self.state().ending.is_some() {
             return Err("the container has ended".into());
         }
         let id = self.pod.next();
         let (tell, told) = oneshot::channel();
-        self.pod.inner().execs.insert(id, tell);
-        let mut guard = KillOnDrop {
+        let (give, terminal) = oneshot::channel();
+        {
+            let mut inner = self.pod.inner();
+            inner.execs.insert(id, tell);
+            if own_terminal.is_some() {
+                inner.terminals.insert(id, give);
+            }
+        }
+        let program = Program {
             pod: self.pod.clone(),
             id,
-            armed: true,
+            told,
+            runs: true,
         };
         let request = Request::Exec {
             id,
             container: self.name(),
             argv: argv.to_vec(),
             tty,
+            own_terminal,
         };
         let raw = descriptors.each_ref().map(AsRawFd::as_raw_fd);
         self.pod.request(&request, &raw).await;
         drop(descriptors);
         self.pod.forget_if_lost();
-        let ended = told.await;
-        guard.armed = false;
-        ended.unwrap_or_else(|_| Err("the container has ended".into()))
+        Ok((program, terminal))
     }
 
     /// Hear everything that the main process says from now on.
@@ -190,16 +218,32 @@ impl Container {
     }
 }
 
-struct KillOnDrop {
+/// A program that runs beside a main process; dropping it kills it.
+#[derive(Debug)]
+pub struct Program {
     pod: Pod,
     id: u64,
-    armed: bool,
+    told: oneshot::Receiver<Result<Exit, String>>,
+    runs: bool,
 }
 
-impl Drop for KillOnDrop {
+impl Program {
+    /// Wait for its end. The error says why it could not be started.
+    pub async fn ended(&mut self) -> Result<Exit, String> {
+        let ended = (&mut self.told).await;
+        self.runs = false;
+        ended.unwrap_or_else(|_| Err("the container has ended".into()))
+    }
+}
+
+impl Drop for Program {
     fn drop(&mut self) {
-        if self.armed {
-            self.pod.inner().execs.remove(&self.id);
+        if self.runs {
+            {
+                let mut inner = self.pod.inner();
+                inner.execs.remove(&self.id);
+                inner.terminals.remove(&self.id);
+            }
             let (pod, id) = (self.pod.clone(), self.id);
             tokio::spawn(async move { pod.request(&Request::KillExec { id }, &[]).await });
         }

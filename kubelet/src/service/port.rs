@@ -100,6 +100,19 @@ pub struct ServicePort {
     pub outside: Backends,
 }
 
+impl ServicePort {
+    /// Whether it is that of the API server's own Service.
+    pub fn is_api(&self) -> bool {
+        (self.namespace.as_str(), self.service.as_str()) == ("default", "kubernetes")
+    }
+}
+
+/// The cluster IP and port of the API server's Service, if connections to it lead to this server.
+pub fn leading_to(ports: &[ServicePort], server: SocketAddrV4) -> Option<SocketAddrV4> {
+    let leads = |port: &&ServicePort| port.is_api() && port.inside.endpoints().contains(&server);
+    ports.iter().find(leads).map(|port| port.cluster)
+}
+
 /// Every port of every Service that has a cluster IP, in order of namespace, name and port.
 pub fn service_ports(
     services: &[Arc<Service>],
@@ -440,5 +453,31 @@ mod tests {
             labels.insert(HEADLESS.into(), String::new());
         };
         assert_eq!(change(headless), "refused");
+    }
+
+    #[test]
+    fn the_apis_own_service_is_used_only_if_it_leads_to_the_server() {
+        let port = |service: &str, endpoints: &[&str]| ServicePort {
+            namespace: "default".into(),
+            service: service.into(),
+            uid: String::new(),
+            protocol: Protocol::Tcp,
+            cluster: "10.96.0.1:443".parse().expect("an address"),
+            external: Vec::new(),
+            node_port: None,
+            affinity: false,
+            inside: match endpoints {
+                [] => Backends::Refused,
+                some => Backends::Endpoints(some.iter().map(|e| e.parse().expect("an address")).collect()),
+            },
+            outside: Backends::Refused,
+        };
+        let server = "10.244.0.1:6443".parse().expect("an address");
+        let found = |service, endpoints: &[&str]| leading_to(&[port(service, endpoints)], server);
+        let address = "10.96.0.1:443".parse().ok();
+        assert_eq!(found("kubernetes", &["10.244.0.1:6443"]), address);
+        assert_eq!(found("kubernetes", &["10.244.0.1:6444"]), None);
+        assert_eq!(found("kubernetes", &[]), None);
+        assert_eq!(found("other", &["10.244.0.1:6443"]), None);
     }
 }

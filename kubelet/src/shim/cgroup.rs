@@ -120,6 +120,11 @@ pub fn sweep(sandbox: &Sandbox) {
 }
 
 impl Cgroup {
+    /// Where it is, in every hierarchy.
+    pub fn directories(&self) -> impl Iterator<Item = PathBuf> {
+        self.groups.iter().map(|group| group.directory.clone())
+    }
+
     /// The limits that no group holds.
     pub fn left(&self) -> &Limits {
         &self.left

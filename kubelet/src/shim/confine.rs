@@ -6,6 +6,7 @@
 
 mod seccomp;
 
+use super::protocol::pod::Identity;
 use super::protocol::{Limits, Security, Spec};
 use super::user;
 use nix::sched::{CloneFlags, unshare};
@@ -104,13 +105,52 @@ fn failed<E: Display>(what: &'static str) -> impl Fn(E) -> String {
     move |error| format!("{what}: {error}")
 }
 
-/// A user namespace in which the only user there is has the wanted number.
-fn become_in_namespace(spec: &Spec) -> Result<(), String> {
+/// Who a program of this spec is going to be, for a process that is where it starts from.
+pub fn identity(spec: &Spec) -> Identity {
+    let (uid, gid) = (Uid::effective(), Gid::effective());
+    let own_groups = || {
+        let groups = nix::unistd::getgroups().unwrap_or_default();
+        groups.into_iter().map(Gid::as_raw).collect()
+    };
+    let (uid, gid, groups) = if user::is_single() && uid.is_root() {
+        let (uid, gid) = only_user(spec);
+        (uid, gid, Vec::new())
+    } else if uid.is_root() {
+        let groups = if changes_user(spec) {
+            spec.groups.clone()
+        } else {
+            own_groups()
+        };
+        let (uid, gid) = (uid.as_raw(), gid.as_raw());
+        (spec.user.unwrap_or(uid), spec.group.unwrap_or(gid), groups)
+    } else {
+        (uid.as_raw(), gid.as_raw(), own_groups())
+    };
+    let others = groups.into_iter().filter(|group| *group != gid);
+    Identity {
+        uid,
+        gid,
+        groups: [gid].into_iter().chain(others).collect(),
+    }
+}
+
+/// User and group in the namespace of the only user there is.
+fn only_user(spec: &Spec) -> (u32, u32) {
     let own = |map: &str| user::map(map).first().map_or(0, |range| range.outside);
     let uid = spec.user.unwrap_or_else(|| own("uid_map"));
-    let gid = spec
-        .group
-        .unwrap_or_else(|| if spec.user.is_some() { 0 } else { own("gid_map") });
+    let of_user = || if spec.user.is_some() { 0 } else { own("gid_map") };
+    (uid, spec.group.unwrap_or_else(of_user))
+}
+
+/// Whether root changes who it is, its groups at least.
+fn changes_user(spec: &Spec) -> bool {
+    let is_own = spec.security.container_capabilities;
+    is_own || spec.user.is_some() || spec.group.is_some() || !spec.groups.is_empty()
+}
+
+/// A user namespace in which the only user there is has the wanted number.
+fn become_in_namespace(spec: &Spec) -> Result<(), String> {
+    let (uid, gid) = only_user(spec);
     unshare(CloneFlags::CLONE_NEWUSER).map_err(failed("cannot make a user namespace"))?;
     let map = || {
         fs::write("/proc/self/setgroups", "deny")?;
@@ -122,8 +162,7 @@ fn become_in_namespace(spec: &Spec) -> Result<(), String> {
 
 /// Root becomes the wanted user. Capabilities go with that, except root's.
 fn become_by_number(spec: &Spec) -> Result<(), String> {
-    let is_own = spec.security.container_capabilities;
-    if is_own || spec.user.is_some() || spec.group.is_some() || !spec.groups.is_empty() {
+    if changes_user(spec) {
         let groups: Vec<Gid> = spec.groups.iter().map(|group| Gid::from_raw(*group)).collect();
         nix::unistd::setgroups(&groups).map_err(failed("cannot set groups"))?;
     }

@@ -1,13 +1,14 @@
 //! One container as its shim has it: the main process, what it reads and says, and everything that comes from it.
 
 use super::cgroup::{self, Cgroup};
+use super::confine;
 use super::launch::{self, Place};
 use super::output::Outputs;
 use super::protocol::pod::{self, Ending};
 use super::protocol::{Exit, Isolation, MainStdio, Sandbox, Spec};
 use super::spawn::Stdio;
 use super::tree;
-use crate::terminal;
+use crate::terminal::{self, TerminalSize};
 use jiff::Timestamp;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::poll::PollFd;
@@ -18,6 +19,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 /// How all processes of a container are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,18 +52,28 @@ struct Standard {
     stdio: Stdio,
     input: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
-    stdout: OwnedFd,
+    stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
 }
 
 impl Standard {
-    fn of(kind: MainStdio) -> io::Result<Self> {
+    /// `has_own`: the container has terminals of its own.
+    fn of(kind: MainStdio, has_own: bool) -> io::Result<Self> {
+        if kind == MainStdio::Terminal && has_own {
+            return Ok(Self {
+                stdio: Stdio::OwnTerminal(TerminalSize::default()),
+                input: None,
+                terminal: None,
+                stdout: None,
+                stderr: None,
+            });
+        }
         if kind == MainStdio::Terminal {
             let (master, slave) = terminal::pair()?;
             return Ok(Self {
                 stdio: Stdio::Terminal(slave),
                 input: None,
-                stdout: master.try_clone()?,
+                stdout: Some(master.try_clone()?),
                 stderr: None,
                 terminal: Some(master),
             });
@@ -85,7 +97,7 @@ impl Standard {
             stdio: Stdio::Given([stdin, to_stdout, to_stderr]),
             input,
             terminal: None,
-            stdout,
+            stdout: Some(stdout),
             stderr: Some(stderr),
         })
     }
@@ -101,10 +113,12 @@ impl Container {
         place: Place,
         reach: Reach,
     ) -> Result<Self, String> {
-        let standard = Standard::of(spec.stdio).map_err(|e| format!("standard streams: {e}"))?;
-        let outputs = Outputs::new(standard.stdout, standard.stderr, spec.log.as_ref())
+        let has_own = sandbox.isolation == Isolation::Namespaces;
+        let standard = Standard::of(spec.stdio, has_own).map_err(|e| format!("standard streams: {e}"))?;
+        let mut outputs = Outputs::new(standard.stdout, standard.stderr, spec.log.as_ref())
             .map_err(|e| format!("cannot write the log: {e}"))?;
         let (cgroup, mut warnings) = cgroup::create(sandbox, name, &spec.limits);
+        let user = confine::identity(&spec);
         let started = Timestamp::now();
         let view = sandbox.isolation;
         let launched = launch::start(&spec, &standard.stdio, place, view, cgroup.as_ref());
@@ -116,6 +130,15 @@ impl Container {
             }
         };
         warnings.extend(launched.warnings);
+        let mut terminal = standard.terminal;
+        if let Some(own) = launched.terminal {
+            // One descriptor more is what there is room for: others have just been closed.
+            match own.try_clone() {
+                Ok(heard) => outputs.listen(heard),
+                Err(error) => warnings.push(format!("Nobody hears what it says: {error}")),
+            }
+            terminal = Some(own);
+        }
         Ok(Self {
             known: pod::Container {
                 name: name.to_owned(),
@@ -124,7 +147,8 @@ impl Container {
                 started,
                 ending: None,
                 gone: false,
-                tty: standard.terminal.is_some(),
+                tty: spec.stdio == MainStdio::Terminal,
+                user: Some(user),
                 warnings,
             },
             spec,
@@ -132,9 +156,14 @@ impl Container {
             mounts: launched.mounts.filter(|_| reach == Reach::Mounts),
             cgroup,
             input: standard.input,
-            terminal: standard.terminal,
+            terminal,
             outputs,
         })
+    }
+
+    /// Its control groups.
+    pub fn cgroups(&self) -> impl Iterator<Item = PathBuf> {
+        self.cgroup.iter().flat_map(Cgroup::directories)
     }
 
     /// A signal to the main process.
@@ -159,14 +188,19 @@ impl Container {
         }
     }
 
-    /// Run another program in it.
-    pub fn exec(&self, argv: &[String], stdio: &Stdio, sandbox: &Sandbox) -> Result<Pid, String> {
+    /// Run another program in it; the other end of its terminal, if that is the container's own.
+    pub fn exec(
+        &self,
+        argv: &[String],
+        stdio: &Stdio,
+        sandbox: &Sandbox,
+    ) -> Result<(Pid, Option<OwnedFd>), String> {
         if self.known.ending.is_some() {
             return Err("the container has ended".into());
         }
         let mut spec = self.spec.clone();
         spec.argv = argv.to_vec();
-        if matches!(stdio, Stdio::Terminal(_)) {
+        if !matches!(stdio, Stdio::Given(_)) {
             // As container runtimes do, whatever the container's own is.
             spec.env.retain(|(name, _)| name != "TERM");
             spec.env.push(("TERM".into(), "xterm".into()));
@@ -176,7 +210,8 @@ impl Container {
             mounts: sandbox.isolation > Isolation::None,
             processes: sandbox.isolation == Isolation::Namespaces && !sandbox.host_pid,
         };
-        launch::start(&spec, stdio, place, Isolation::None, self.cgroup.as_ref()).map(|launched| launched.pid)
+        let launched = launch::start(&spec, stdio, place, Isolation::None, self.cgroup.as_ref())?;
+        Ok((launched.pid, launched.terminal))
     }
 
     /// Copy what is said to a client from now on; what it can type into.

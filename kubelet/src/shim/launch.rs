@@ -3,11 +3,13 @@
 use super::cgroup::{self, Cgroup};
 use super::protocol::{Isolation, Root, Spec};
 use super::spawn::{self, Stdio, c_string};
+use super::wire::Connection;
 use super::{confine, user, view};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::stat::Mode;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, execve, pipe2, read, setpgid, write};
@@ -40,6 +42,8 @@ pub struct Launched {
     pub pid: Pid,
     /// Its mount namespace.
     pub mounts: Option<File>,
+    /// The shim's end of its terminal, if that is the container's own.
+    pub terminal: Option<OwnedFd>,
     /// What this machine cannot enforce, in sentences.
     pub warnings: Vec<String>,
 }
@@ -58,16 +62,27 @@ pub fn start(
     }
     let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|e| format!("pipe: {e}"));
     let ((told, tell), (seen, see)) = (pipe()?, pipe()?);
+    let (kind, flags) = (SockType::Stream, SockFlag::SOCK_CLOEXEC);
+    let pair = socketpair(AddressFamily::Unix, kind, None, flags).map_err(|e| format!("socketpair: {e}"));
+    let (mut own, to_shim) = match stdio {
+        Stdio::OwnTerminal(_) => pair.map(|(own, theirs)| (Some(Connection::new(own)), Some(theirs)))?,
+        _ => (None, None),
+    };
     match fork_into(place, view)? {
         ForkResult::Child => {
-            drop((told, see));
-            let Err(message) = run(spec, stdio, place, view, cgroup, &tell, &seen);
-            say(&tell, 'E', &message);
+            drop((told, see, own));
+            let mut shim = Shim {
+                tell,
+                seen,
+                terminal: to_shim.map(Connection::new),
+            };
+            let Err(message) = run(spec, stdio, place, view, cgroup, &mut shim);
+            say(&shim.tell, 'E', &message);
             // SAFETY: ends the child at once, without the shim's exit handlers.
             unsafe { libc::_exit(127) }
         }
         ForkResult::Parent { child } => {
-            drop(tell);
+            drop((tell, to_shim));
             // Before its exec, after which it may end at any time, and nobody could tell any more.
             let mounts = File::open(format!("/proc/{child}/ns/mnt")).ok();
             drop(see);
@@ -83,6 +98,7 @@ pub fn start(
                 None => Ok(Launched {
                     pid: child,
                     mounts,
+                    terminal: own.as_mut().and_then(|own| own.receive().then(|| own.take())?),
                     warnings,
                 }),
                 Some(message) => {
@@ -212,6 +228,16 @@ fn enter(namespaces: &[(Pid, &str, CloneFlags)]) -> Result<(), String> {
     Ok(())
 }
 
+/// The shim, as the child has it.
+struct Shim {
+    /// What goes wrong and what should be known.
+    tell: OwnedFd,
+    /// Ends when it has had a look at the child.
+    seen: OwnedFd,
+    /// Where it waits for the other end of the terminal.
+    terminal: Option<Connection>,
+}
+
 /// In the child, until the program is in its place.
 fn run(
     spec: &Spec,
@@ -219,14 +245,14 @@ fn run(
     place: Place,
     view: Isolation,
     cgroup: Option<&Cgroup>,
-    tell: &OwnedFd,
-    seen: &OwnedFd,
+    shim: &mut Shim,
 ) -> Result<std::convert::Infallible, String> {
     let failed = |what: &'static str| move |errno: Errno| format!("{what}: {}", errno.desc());
     // A session's leader leads a process group, too.
     match stdio {
         Stdio::Terminal(terminal) => spawn::control(spec, terminal).map_err(failed("terminal"))?,
-        _ => setpgid(Pid::from_raw(0), Pid::from_raw(0)).map_err(failed("setpgid"))?,
+        Stdio::OwnTerminal(_) => {}
+        Stdio::Given(_) => setpgid(Pid::from_raw(0), Pid::from_raw(0)).map_err(failed("setpgid"))?,
     }
     spawn::standard_streams(stdio).map_err(failed("standard streams"))?;
     if let Some(cgroup) = cgroup {
@@ -239,6 +265,10 @@ fn run(
             .map_err(|e| e.to_string())?,
         Isolation::Mounts | Isolation::Namespaces => view::build(spec).map_err(|e| e.to_string())?,
     };
+    let is_inside = matches!(place, Place::Inside { .. });
+    if let (Stdio::OwnTerminal(size), Some(waits)) = (stdio, &mut shim.terminal) {
+        spawn::own_terminal(spec, *size, waits, !is_inside).map_err(|e| format!("terminal: {e}"))?;
+    }
     SigSet::all().thread_unblock().map_err(failed("sigprocmask"))?;
     // SAFETY: sets a default, no handler. Rust programs ignore this signal, and what is ignored stays so over an exec.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.map_err(failed("SIGPIPE"))?;
@@ -247,9 +277,8 @@ fn run(
         .map_err(|e| format!("cannot enter the working directory {}: {e}", directory.display()))?;
     let path = spawn::find(&spec.argv[0], spec)?;
     let left = cgroup.map_or(&spec.limits, Cgroup::left);
-    let is_inside = matches!(place, Place::Inside { .. });
     for warning in said.into_iter().chain(confine::apply(spec, left, is_inside)?) {
-        say(tell, 'W', &warning);
+        say(&shim.tell, 'W', &warning);
     }
     if !is_inside {
         // What nobody minds any more must not go on. A change of user would have taken this back.
@@ -264,7 +293,7 @@ fn run(
     let variable = |(name, value): &(String, String)| c_string(&format!("{name}={value}"));
     let c_env: Vec<CString> = spec.env.iter().map(variable).collect::<Result<_, _>>()?;
     // The shim has a look at us first; it has long had, normally.
-    read_to_end(seen);
+    read_to_end(&shim.seen);
     let Err(errno) = execve(&c_path, &c_argv, &c_env);
     Err(format!("exec {path}: {}", errno.desc().to_lowercase()))
 }

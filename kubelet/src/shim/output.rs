@@ -44,10 +44,10 @@ struct Ear {
 }
 
 impl Outputs {
-    /// With a terminal there is only one stream.
-    pub fn new(stdout: OwnedFd, stderr: Option<OwnedFd>, log: Option<&Log>) -> io::Result<Self> {
+    /// With a terminal there is only one stream; none as long as it is not there.
+    pub fn new(stdout: Option<OwnedFd>, stderr: Option<OwnedFd>, log: Option<&Log>) -> io::Result<Self> {
         let tagged = |tag| move |from| Stream { from, tag };
-        let stdout = Some(stdout).map(tagged(said::STDOUT));
+        let stdout = stdout.map(tagged(said::STDOUT));
         Ok(Self {
             streams: stdout
                 .into_iter()
@@ -56,6 +56,12 @@ impl Outputs {
             log: log.map(Writer::open).transpose()?,
             ears: Vec::new(),
         })
+    }
+
+    /// Hear this terminal, too, which does not block.
+    pub fn listen(&mut self, from: OwnedFd) {
+        let tag = said::STDOUT;
+        self.streams.push(Stream { from, tag });
     }
 
     /// Copy everything from now on; if nothing more is to come, say so.

@@ -10,6 +10,7 @@ use super::wire::Connection;
 use super::{kill_descendants, map_ids, view};
 use crate::holder::block_signals;
 use crate::leftover::Held;
+use crate::terminal::TerminalSize;
 use jiff::Timestamp;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -253,9 +254,13 @@ impl Shim {
                 container,
                 argv,
                 tty,
-            } => match self.exec(from, &container, &argv, tty) {
-                Ok(pid) => {
+                own_terminal,
+            } => match self.exec(from, &container, &argv, tty, own_terminal) {
+                Ok((pid, terminal)) => {
                     self.execs.insert(pid, Exec { connection: from, id });
+                    if terminal.is_some() {
+                        self.tell(from, &Report::ExecStarted { id }, terminal);
+                    }
                 }
                 Err(message) => self.tell(from, &Report::ExecFailed { id, message }, None),
             },
@@ -307,6 +312,7 @@ impl Shim {
         };
         let container = Container::start(name, instance, spec, sandbox, place, reach)?;
         let known = container.known.clone();
+        self.held.add_cgroups(container.cgroups());
         self.containers.insert(name.to_owned(), container);
         if let Err(message) = self.write_down(known.pid) {
             super::complain(&message);
@@ -314,16 +320,23 @@ impl Shim {
         Ok(known)
     }
 
-    fn exec(&mut self, from: u64, container: &str, argv: &[String], tty: bool) -> Result<Pid, String> {
+    fn exec(
+        &mut self,
+        from: u64,
+        container: &str,
+        argv: &[String],
+        tty: bool,
+        own_terminal: Option<TerminalSize>,
+    ) -> Result<(Pid, Option<OwnedFd>), String> {
         let connection = self.connections.get_mut(&from).ok_or("the kubelet is gone")?;
         let mut next = || {
             let taken: Option<OwnedFd> = connection.take();
             taken.ok_or("the descriptors for standard input, output and error are missing")
         };
-        let stdio = if tty {
-            Stdio::Terminal(next()?)
-        } else {
-            Stdio::Given([next()?, next()?, next()?])
+        let stdio = match (tty, own_terminal) {
+            (true, Some(size)) => Stdio::OwnTerminal(size),
+            (true, None) => Stdio::Terminal(next()?),
+            (false, _) => Stdio::Given([next()?, next()?, next()?]),
         };
         let container = self
             .containers

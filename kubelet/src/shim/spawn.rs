@@ -1,14 +1,17 @@
 //! What happens in a container's child between fork and exec.
 
 use super::protocol::Spec;
+use super::wire::Connection;
+use crate::terminal::{self, TerminalSize};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::mount::{MsFlags, mount};
 use nix::sys::stat::Mode;
 use nix::unistd::{Uid, dup2_raw, fchown, setsid};
 use std::ffi::CString;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -18,6 +21,8 @@ pub enum Stdio {
     Given([OwnedFd; 3]),
     /// A terminal, which becomes its controlling one.
     Terminal(OwnedFd),
+    /// A new one of the container's own, of this size.
+    OwnTerminal(TerminalSize),
 }
 
 /// In the child: make these its own.
@@ -25,10 +30,34 @@ pub fn standard_streams(stdio: &Stdio) -> nix::Result<()> {
     let standard = match stdio {
         Stdio::Given(all) => all.each_ref(),
         Stdio::Terminal(terminal) => [terminal; 3],
+        Stdio::OwnTerminal(_) => return Ok(()),
     };
     for (number, descriptor) in standard.into_iter().enumerate() {
         replace(descriptor.as_raw_fd(), number as RawFd)?;
     }
+    Ok(())
+}
+
+/// In the child, in the container's namespaces: give it a new terminal and the shim the other end. It becomes
+/// `/dev/console` of a container whose main process this is.
+pub(super) fn own_terminal(
+    spec: &Spec,
+    size: TerminalSize,
+    shim: &mut Connection,
+    is_main: bool,
+) -> io::Result<()> {
+    let (master, slave) = terminal::own_pair()?;
+    terminal::resize(master.as_fd(), size);
+    shim.send(&"terminal", &[master.as_fd()]);
+    // The host's console is not the container's.
+    if is_main && !spec.security.privileged {
+        let name = format!("/dev/pts/{}", terminal::number(master.as_fd())?);
+        File::create("/dev/console")?;
+        let none: Option<&str> = None;
+        mount(Some(name.as_str()), "/dev/console", none, MsFlags::MS_BIND, none)?;
+    }
+    control(spec, &slave)?;
+    standard_streams(&Stdio::Terminal(slave))?;
     Ok(())
 }
 

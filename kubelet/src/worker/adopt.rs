@@ -1,10 +1,12 @@
 //! Taking over what an earlier kubelet started: the same processes go on, and what ended meanwhile is told as it was.
 
 use super::Worker;
+use super::ends::Ends;
 use crate::console::Console;
 use crate::process::Container as Process;
 use crate::record::{Record, State};
 use crate::start;
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use std::sync::Arc;
 
@@ -30,6 +32,8 @@ impl Worker {
         if process.state().gone && told.is_some_and(has_ended) {
             return;
         }
+        let directory = self.kubelet.pod_directory(pod).join("containers").join(&name);
+        let ends = Ends::read(&directory);
         let last = told.and_then(|status| status.last_state.as_ref()?.terminated.clone());
         let record = self.record.containers.entry(name).or_default();
         let before = match std::mem::take(&mut record.state) {
@@ -48,9 +52,12 @@ impl Worker {
             last: before,
             restarts: process.known.instance,
             id: Some(id),
+            ends: ends.map_or(0, |e| e.before(process.known.instance, record.image.as_ref())),
+            delay: SignedDuration::ZERO,
             image: record.image.take(),
             image_id: std::mem::take(&mut record.image_id),
-            ..Record::default()
+            user: process.known.user.clone().or(record.user.take()),
+            resources: record.resources.take().or_else(|| container.resources.clone()),
         };
         let stdio = start::stdio(&container);
         let console = Console::new(process.clone(), stdio, container.stdin_once == Some(true));

@@ -1,5 +1,6 @@
 //! What happened beside the worker, written into its record: volumes, starts, probes, ends.
 
+use super::ends::Ends;
 use super::{CONFIG_RETRY, FIRST_RETRY, LAST_RETRY, Live, Notice, Worker};
 use crate::console::Console;
 use crate::exec;
@@ -15,7 +16,6 @@ use events::EventType;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, Pod};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -46,6 +46,7 @@ impl Worker {
                 kind,
                 outcome,
             } => self.note_probe(&pod, &container, kind, outcome),
+            Notice::Used { usage, took } => self.note_used(&usage, took),
             Notice::Told(status, result) => self.note_told(&pod, *status, result),
         }
     }
@@ -84,6 +85,8 @@ impl Worker {
         let (id, now) = (start::container_id(&running.process), self.kubelet.now());
         let record = self.record.containers.entry(name.to_owned()).or_default();
         record.image_id = running.image.what;
+        record.user.clone_from(&running.process.known.user);
+        record.resources = Some(container.resources.clone().unwrap_or_default());
         record.started(
             id,
             running.process.known.started.min(now),
@@ -187,9 +190,16 @@ impl Worker {
             (Kind::Startup | Kind::Liveness, _) if deleting || *stopping => {}
             (_, Outcome::TryFailed(message)) => {
                 let message = format!("{} probe failed: {message}", kind.title());
-                self.kubelet
-                    .events
-                    .tell(pod, Some(name), EventType::Warning, "Unhealthy", message);
+                self.warn(pod, name, "Unhealthy", message);
+            }
+            (_, Outcome::Errored(message)) => {
+                let title = kind.title();
+                let message = format!("{title} probe errored and resulted in unknown state: {message}");
+                self.warn(pod, name, "Unhealthy", message);
+            }
+            (_, Outcome::Warned(message)) => {
+                let message = format!("{} probe warning: {message}", kind.title());
+                self.warn(pod, name, "ProbeWarning", message);
             }
             (Kind::Readiness, Outcome::Changed(now_ready)) => *ready = now_ready,
             (Kind::Startup, Outcome::Changed(true)) => {
@@ -209,6 +219,11 @@ impl Worker {
                 self.stop(pod, name, message, grace);
             }
         }
+    }
+
+    fn warn(&self, pod: &Pod, container: &str, reason: &'static str, message: String) {
+        let events = &self.kubelet.events;
+        events.tell(pod, Some(container), EventType::Warning, reason, message);
     }
 
     fn note_failure(&mut self, pod: &Arc<Pod>, name: &str, failure: Failure) {
@@ -310,6 +325,7 @@ impl Worker {
         let exit_code = ended.exit_code;
         record.ended(ended, at, back_off);
         let delay = record.delay;
+        self.write_ends(pod, name);
         let Some(container) = self.container(pod, name) else {
             return;
         };
@@ -329,37 +345,19 @@ impl Worker {
         }
     }
 
-    /// What the container left in its termination log, or the end of its log if it asks for that (4 KiB; 2 KiB or
-    /// 80 lines).
-    fn termination_message(&self, pod: &Pod, name: &str, exit: Exit) -> Option<String> {
-        let container = self.container(pod, name)?;
+    /// For the next kubelet. What this one ends because it goes down itself does not count.
+    fn write_ends(&self, pod: &Pod, name: &str) {
+        let Some(record) = self.record.containers.get(name) else {
+            return;
+        };
         let directory = self.kubelet.pod_directory(pod).join("containers").join(name);
-        let text = std::fs::read(directory.join("termination-log")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text[..text.len().min(4096)]).into_owned();
-        if !text.is_empty() {
-            return Some(text);
+        if !self.shutdown.is_cancelled() {
+            if let Err(error) = Ends::of(record).write(&directory) {
+                tracing::debug!(directory = %directory.display(), %error, "a container's end is not written down");
+            }
+        } else if record.ends == 1 {
+            // It had run for long enough.
+            Ends::forget(&directory);
         }
-        let falls_back = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
-        if exit.code == 0 || !falls_back {
-            return None;
-        }
-        let instance = self.record.containers.get(name).map_or(0, |r| r.restarts);
-        tail_of_log(&directory, instance)
     }
-}
-
-fn tail_of_log(directory: &Path, instance: i32) -> Option<String> {
-    let text = std::fs::read_to_string(directory.join(format!("{instance}.log"))).ok()?;
-    let lines: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.splitn(4, ' ').nth(3))
-        .collect();
-    let mut tail = lines[lines.len().saturating_sub(80)..].join("\n");
-    if tail.len() > 2048 {
-        let from = (tail.len() - 2048..tail.len())
-            .find(|n| tail.is_char_boundary(*n))
-            .unwrap_or(tail.len());
-        tail.drain(..from);
-    }
-    Some(tail).filter(|t| !t.is_empty())
 }

@@ -3,8 +3,9 @@
 use crate::plan::{self, is_sidecar};
 use crate::record::{PodRecord, Record, State};
 use crate::restart::restart_policy;
+use crate::shim::protocol::pod::Identity;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, LinuxContainerUser, Pod};
 
 /// What the API knows of a pod that an earlier kubelet ran: its restart counts, and how its containers ended, if nothing
 /// better is known. `is_held`: there is a shim with some of its containers.
@@ -47,6 +48,11 @@ pub(super) fn recollect(pod: &Pod, now: Timestamp, is_held: bool) -> PodRecord {
             id: known.container_id.clone(),
             image: Some(known.image.clone()).filter(|image| !image.is_empty()),
             image_id: known.image_id.clone(),
+            user: known
+                .user
+                .as_ref()
+                .and_then(|user| identity(user.linux.as_ref()?)),
+            resources: known.resources.clone(),
             ..Record::default()
         };
         record.containers.insert(known.name.clone(), memory);
@@ -55,6 +61,20 @@ pub(super) fn recollect(pod: &Pod, now: Timestamp, is_held: bool) -> PodRecord {
         run_init_containers_again(pod, &mut record);
     }
     record
+}
+
+fn identity(user: &LinuxContainerUser) -> Option<Identity> {
+    let id = |id: i64| u32::try_from(id).ok();
+    Some(Identity {
+        uid: id(user.uid)?,
+        gid: id(user.gid)?,
+        groups: user
+            .supplemental_groups
+            .iter()
+            .flatten()
+            .filter_map(|group| id(*group))
+            .collect(),
+    })
 }
 
 /// What init containers set up may be gone with the processes: as after upstream's loss of a sandbox they run again,

@@ -2,6 +2,7 @@
 //! requests and reports are independent of each other.
 
 use super::{Exit, Sandbox, Spec};
+use crate::terminal::TerminalSize;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +34,7 @@ pub enum Request {
         container: String,
     },
     /// Run another program in a container. Standard input, output and error come along as descriptors, or one that is
-    /// its terminal. It is killed when this connection ends.
+    /// its terminal, unless it gets one of the container's own. It is killed when this connection ends.
     Exec {
         /// Chosen by the kubelet, repeated in the reports.
         id: u64,
@@ -43,6 +44,9 @@ pub enum Request {
         argv: Vec<String>,
         /// Whether it has a terminal.
         tty: bool,
+        /// How large a terminal is that is to be the container's own.
+        #[serde(default)]
+        own_terminal: Option<TerminalSize>,
     },
     /// Kill what an earlier `Exec` started, with its process group.
     KillExec {
@@ -92,6 +96,11 @@ pub enum Report {
     Gone {
         /// The container's name.
         container: String,
+    },
+    /// An `Exec` has started with a terminal of the container's own, which comes along.
+    ExecStarted {
+        /// Its id.
+        id: u64,
     },
     /// An `Exec` ended.
     ExecExited {
@@ -156,8 +165,22 @@ pub struct Container {
     pub gone: bool,
     /// Whether its main process has a terminal.
     pub tty: bool,
+    /// Who its programs are, as they see themselves. `None`: an older petset has started it.
+    #[serde(default)]
+    pub user: Option<Identity>,
     /// What of its spec this machine cannot enforce, in plain sentences.
     pub warnings: Vec<String>,
+}
+
+/// Who a process is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// All of its groups, that one included.
+    pub groups: Vec<u32>,
 }
 
 /// How and when a main process ended.
