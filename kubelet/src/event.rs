@@ -4,6 +4,7 @@
 use crate::ephemeral;
 use events::{EventType, Recorder};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use kube::Resource;
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -98,12 +99,7 @@ fn reference(pod: &Pod, container: Option<&str>) -> ObjectReference {
         _ => "containers",
     };
     ObjectReference {
-        api_version: Some("v1".into()),
-        kind: Some("Pod".into()),
-        namespace: pod.metadata.namespace.clone(),
-        name: pod.metadata.name.clone(),
-        uid: pod.metadata.uid.clone(),
-        resource_version: pod.metadata.resource_version.clone(),
         field_path: container.map(|name| format!("spec.{}{{{name}}}", list(name))),
+        ..pod.object_ref(&())
     }
 }

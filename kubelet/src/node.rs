@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference, 
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::OnceLock;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -20,8 +21,14 @@ const LEASE_SECONDS: i32 = 40;
 /// How many pods a node takes (upstream: 110).
 const PODS: u32 = 110;
 
-/// Milli-CPUs and bytes of memory of this machine.
+/// Milli-CPUs and bytes of memory of this machine, as they were when they were asked for first: a node says at its start what
+/// it has.
 pub fn capacity() -> (i64, i64) {
+    static CAPACITY: OnceLock<(i64, i64)> = OnceLock::new();
+    *CAPACITY.get_or_init(read_capacity)
+}
+
+fn read_capacity() -> (i64, i64) {
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib = memory.lines().find_map(|l| {

@@ -4,6 +4,7 @@
 use kubelet::shim::protocol::{Limits, Mount, Root, Sandbox, Security, Spec};
 use kubelet::shim::{cgroup, confine, view};
 use libtest_mimic::{Arguments, Failed, Trial};
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Uid, fork, getgid, getuid};
@@ -54,8 +55,9 @@ fn main() -> ExitCode {
 
 type Test = (&'static str, fn(User));
 
-const TESTS: [Test; 14] = [
+const TESTS: [Test; 15] = [
     ("what_is_written_stays_inside", written_inside),
+    ("what_the_host_has_mounted_is_seen_and_stays_as_it_is", mounted),
     ("a_volume_appears_at_any_path", volume_anywhere),
     ("a_container_sees_its_own_processes_and_devices", own_system),
     ("petsets_own_directory_is_empty_inside", hidden),
@@ -136,6 +138,9 @@ fn become_container(spec: &Spec, group: Option<&cgroup::Cgroup>) -> Result<(), S
     if let Some(group) = group {
         cgroup::enter(group)?;
     }
+    if let Some((_, place)) = spec.env.iter().find(|(name, _)| name == MOUNTED) {
+        mount_at(Path::new(place)).map_err(|e| format!("{place}: {e}"))?;
+    }
     view::build(spec).map_err(|e| e.to_string())?;
     std::env::set_current_dir(spec.working_dir.as_deref().unwrap_or(Path::new("/")))
         .map_err(|e| e.to_string())?;
@@ -145,6 +150,16 @@ fn become_container(spec: &Spec, group: Option<&cgroup::Cgroup>) -> Result<(), S
     let env = [c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"];
     let Err(error) = nix::unistd::execvpe(&argv[0], &argv, &env);
     Err(format!("{}: {error}", spec.argv[0]))
+}
+
+/// The variable that says where the host is to have another file system, with the file `there`.
+const MOUNTED: &str = "MOUNTED";
+
+fn mount_at(place: &Path) -> std::io::Result<()> {
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    mount(Some("tmpfs"), place, Some("tmpfs"), MsFlags::empty(), none)?;
+    fs::write(place.join("there"), "on another disk")
 }
 
 /// A directory of the test's, and a container to be.
@@ -238,6 +253,14 @@ fn written_inside(user: User) {
         world.says("ls -A /tmp; ls /etc/new 2>/dev/null || echo fresh"),
         "fresh"
     );
+}
+
+fn mounted(user: User) {
+    let mut world = World::new(user);
+    world.spec.env.push((MOUNTED.to_owned(), "/mnt".to_owned()));
+    let said = world.says("cat /mnt/there && echo x >/mnt/there && cat /mnt/there && ls -A /mnt");
+    assert_eq!(said, "on another diskx\nthere");
+    assert!(!Path::new("/mnt/there").exists());
 }
 
 fn volume_anywhere(user: User) {

@@ -3,6 +3,7 @@
 use super::port::{Protocol, ServicePort};
 use crate::plan::is_terminal;
 use k8s_openapi::api::core::v1::{ContainerPort, ObjectReference, Pod};
+use kube::Resource;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
@@ -66,7 +67,11 @@ pub fn wanted(
                 to: vec![to],
                 affinity: false,
                 what: "host port",
-                whose: pod_reference(pod),
+                whose: ObjectReference {
+                    // A pod that changes in other ways has the same listeners.
+                    resource_version: None,
+                    ..pod.object_ref(&())
+                },
             });
         }
     }
@@ -112,17 +117,6 @@ fn service_reference(port: &ServicePort) -> ObjectReference {
         namespace: Some(port.namespace.clone()),
         name: Some(port.service.clone()),
         uid: Some(port.uid.clone()),
-        ..ObjectReference::default()
-    }
-}
-
-fn pod_reference(pod: &Pod) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("v1".into()),
-        kind: Some("Pod".into()),
-        namespace: pod.metadata.namespace.clone(),
-        name: pod.metadata.name.clone(),
-        uid: pod.metadata.uid.clone(),
         ..ObjectReference::default()
     }
 }

@@ -259,7 +259,13 @@ impl Container {
             Reach::Namespace => true,
             // One that forked while we looked may have been missed.
             Reach::Mounts => !self.kill_rest() && !self.kill_rest(),
-            Reach::Tree => last || !self.kill_rest(),
+            // The kernel knows for certain.
+            Reach::Tree => {
+                if !last {
+                    self.kill_rest();
+                }
+                last
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 
 /// SIGKILL to every process below this one, but for the children in `spared` and what is below those; true: there were
@@ -51,13 +52,18 @@ pub fn descendants(root: i32) -> Vec<i32> {
     descendants_but(root, &BTreeSet::new())
 }
 
+/// More than a process's `stat` has. The kernel writes it anew for each read, so that one is better than several.
+const STAT: usize = 1024;
+
 fn descendants_but(root: i32, spared: &BTreeSet<Pid>) -> Vec<i32> {
     let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
     for pid in processes() {
-        if let Some(parent) = fs::read_to_string(format!("/proc/{pid}/stat"))
+        let mut stat = [0; STAT];
+        let read = File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut stat));
+        let parent = read
             .ok()
-            .and_then(|s| parent_of(&s))
-        {
+            .and_then(|length| parent_of(&String::from_utf8_lossy(&stat[..length])));
+        if let Some(parent) = parent {
             children.entry(parent).or_default().push(pid);
         }
     }
@@ -98,8 +104,8 @@ mod tests {
             .spawn()
             .expect("sh");
         let mut line = [0u8; 1];
-        std::io::Read::read_exact(child.stdout.as_mut().expect("piped"), &mut line)
-            .expect("the shell speaks");
+        let mut stdout = child.stdout.take().expect("piped");
+        stdout.read_exact(&mut line).expect("the shell speaks");
         let found = descendants(child.id() as i32);
         for pid in &found {
             let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);

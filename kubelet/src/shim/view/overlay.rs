@@ -1,9 +1,10 @@
 //! The root directory of a container: an image's layers with a writable directory over them, or a copy-on-write
 //! view of the host's.
 //!
-//! The host's root cannot be one overlay: it has other file systems mounted in it, which an overlay does not
-//! show and, to an ordinary user, may not uncover. So each directory of it becomes an overlay of its own, and one
-//! with mounts below is taken apart once more.
+//! The host's root has other file systems mounted in it, which an overlay does not show. Root lays one overlay over it, and
+//! one more over each of those that matter: that takes a tenth of the files, and of the time, that an overlay for each
+//! directory does. An ordinary user may not uncover what is mounted over, so there each directory becomes an overlay of its
+//! own, and one with mounts below is taken apart once more.
 //!
 //! What an ordinary user does not own cannot be written in an overlay either, so the directories on the way to a
 //! mount point are made in the upper layer beforehand (the *skeleton*): there they are the user's own.
@@ -22,7 +23,10 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown, symli
 use std::path::{Path, PathBuf};
 
 /// Directories of the host's root that a container has of its own, or does not need.
-const OWN: [&str; 6] = ["dev", "lost+found", "proc", "run", "sys", "tmp"];
+const OWN: [&str; 6] = ["dev", LOST_AND_FOUND, "proc", "run", "sys", "tmp"];
+
+/// Some file systems have it in their root directory. A container needs none.
+const LOST_AND_FOUND: &str = "lost+found";
 
 /// How deep directories with mounts below are taken apart, and up to how many entries.
 const DEEPEST: usize = 3;
@@ -84,6 +88,44 @@ impl Overlays {
 
     /// The host's root directory.
     pub fn host(&mut self, onto: &Path) -> Result<(), Error> {
+        if self.user {
+            self.each_directory(onto)
+        } else {
+            self.whole(onto)
+        }
+    }
+
+    /// One overlay for everything but what is mounted.
+    fn whole(&mut self, onto: &Path) -> Result<(), Error> {
+        let root = Path::new("/");
+        let upper = self.upper(Some(root))?;
+        for name in OWN
+            .into_iter()
+            .filter(|name| *name != LOST_AND_FOUND || root.join(name).exists())
+        {
+            let own = upper.join(name);
+            directory(&own, if name == "tmp" { 0o1777 } else { 0o755 })?;
+            self.make_opaque(&own)?;
+        }
+        for (below, kind) in self.wanted_below(root) {
+            if !is_own(&below) {
+                self.skeleton(&upper, root, &below, kind)?;
+            }
+        }
+        self.mount(&upper, &[root.to_path_buf()], onto)
+            .map_err(at("cannot lay an overlay over", root))?;
+        let mounted = self.mounted.iter().map(|(path, _)| path.clone());
+        let (tops, deeper): (BTreeSet<PathBuf>, BTreeSet<PathBuf>) = mounted
+            .filter(|path| path != root && !path.strip_prefix(root).is_ok_and(is_own))
+            .partition(|path| path.parent() == Some(root));
+        for top in &tops {
+            self.show(top, &onto.join(top.strip_prefix(root).unwrap_or(top)), 0)?;
+        }
+        let is_left = |path: &Path| deeper.contains(path) && !tops.iter().any(|top| path.starts_with(top));
+        self.disks(root, onto, is_left)
+    }
+
+    fn each_directory(&mut self, onto: &Path) -> Result<(), Error> {
         let root = Path::new("/");
         let none: Option<&str> = None;
         mount(Some(onto), onto, none, MsFlags::MS_BIND, none).map_err(at("cannot mount", onto))?;
@@ -94,7 +136,7 @@ impl Overlays {
         for entry in fs::read_dir(root).map_err(at("cannot read", root))? {
             let entry = entry.map_err(at("cannot read", root))?;
             let name = entry.file_name();
-            if !OWN.iter().any(|own| name == *own) {
+            if !is_own(Path::new(&name)) {
                 self.show(&entry.path(), &onto.join(&name), 0)?;
             }
         }
@@ -147,7 +189,7 @@ impl Overlays {
         }
         let upper = self.upper_of(entry)?;
         match self.mount(&upper, &[entry.to_path_buf()], onto) {
-            Ok(()) => self.disks_below(entry, onto),
+            Ok(()) => self.disks(entry, onto, |path| path.starts_with(entry) && path != entry),
             Err(source) if !self.has_mounts_below(entry) => {
                 Err(at("cannot lay an overlay over", entry)(source))
             }
@@ -162,11 +204,9 @@ impl Overlays {
         }
     }
 
-    /// Where root lays an overlay over a directory, disks that are mounted below would be missing.
-    fn disks_below(&mut self, directory: &Path, onto: &Path) -> Result<(), Error> {
-        let is_disk = |(path, kind): &&(PathBuf, String)| {
-            path.starts_with(directory) && path != directory && DISKS.contains(&kind.as_str())
-        };
+    /// Where root lays an overlay over a directory, disks that are mounted below would be missing: these are not.
+    fn disks(&mut self, directory: &Path, onto: &Path, these: impl Fn(&Path) -> bool) -> Result<(), Error> {
+        let is_disk = |(path, kind): &&(PathBuf, String)| these(path) && DISKS.contains(&kind.as_str());
         let disks: Vec<PathBuf> = self
             .mounted
             .iter()
@@ -317,6 +357,11 @@ impl Overlays {
             Some(options.as_str()),
         )?)
     }
+}
+
+/// Whether this, relative to the root directory, is in a directory that a container has of its own.
+fn is_own(path: &Path) -> bool {
+    OWN.iter().any(|own| path.starts_with(own))
 }
 
 /// Mount something of the host's as it is, not to be written.
