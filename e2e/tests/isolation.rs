@@ -1,20 +1,12 @@
 //! Pods in networks of their own, as root and as an ordinary user, and plain processes: what people see of it.
 
-use e2e::binary::{Cluster, Level, Lines, PATIENCE, Who, eventually, repository, run};
+use e2e::binary::{Cluster, Level, Lines, PATIENCE, eventually, repository, run};
+use serde_json::Value;
 use std::process::Command;
 
-const AS_ROOT: Level = Level {
-    isolation: "namespaces",
-    who: Who::Tester,
-};
-const AS_A_USER: Level = Level {
-    isolation: "namespaces",
-    who: Who::Ordinary,
-};
-const PLAIN: Level = Level {
-    isolation: "none",
-    who: Who::Ordinary,
-};
+const AS_ROOT: Level = Level::ROOT;
+const AS_A_USER: Level = Level::ORDINARY;
+const PLAIN: Level = Level::PLAIN;
 
 /// A cluster with the two pods of `twins.yaml`, both ready.
 fn twins(level: Level) -> Cluster {
@@ -213,6 +205,76 @@ fn petset_may_be_killed_and_pods_are_reached_as_before() {
             .then_some(())
             .ok_or_else(|| ran.to_string())
     });
+}
+
+/// The containers' ids, by which instances are told apart.
+fn containers(cluster: &Cluster) -> Vec<Value> {
+    let pods = cluster.get("pods");
+    let id = |pod: &Value| pod["status"]["containerStatuses"][0]["containerID"].clone();
+    pods["items"].as_array().expect("a list").iter().map(id).collect()
+}
+
+/// Both find each other by name, and petset finds both.
+#[track_caller]
+fn reach_each_other(cluster: &Cluster, pods: [&str; 2]) {
+    for (one, other) in [(pods[0], pods[1]), (pods[1], pods[0])] {
+        let url = format!("http://{other}.twins/name");
+        eventually(&format!("{one} reaches {other}"), PATIENCE, || {
+            let script = format!("curl -sS --max-time 5 {url}");
+            let ran = run(&mut cluster.kubectl_command(&["exec", one, "--", "sh", "-c", &script]));
+            (ran.out.trim() == other)
+                .then_some(())
+                .ok_or_else(|| ran.to_string())
+        });
+        let proxy = format!("get --raw /api/v1/namespaces/default/pods/{one}/proxy/name");
+        let ran = cluster.try_kubectl(&proxy);
+        assert_eq!(ran.out.trim(), one, "{ran}");
+    }
+}
+
+fn a_holder_may_be_killed_and_the_next_one_is_in_the_same_network(level: Level) {
+    let mut cluster = twins(level);
+    let before = containers(&cluster);
+    // Petset goes on, and needs another one at once.
+    cluster.kill_holder();
+    reach_each_other(&cluster, ["twins-0", "twins-1"]);
+    cluster.kubectl("scale sts twins --replicas=3");
+    cluster.until_available("twins", 3);
+    reach_each_other(&cluster, ["twins-0", "twins-2"]);
+    assert_eq!(containers(&cluster)[..2], before);
+
+    let before = containers(&cluster);
+    cluster.kill();
+    cluster.kill_holder();
+    assert_eq!(cluster.holder(), None);
+    cluster.start(&[]);
+    reach_each_other(&cluster, ["twins-0", "twins-2"]);
+    cluster.kubectl("scale sts twins --replicas=4");
+    cluster.until_available("twins", 4);
+    reach_each_other(&cluster, ["twins-0", "twins-3"]);
+    assert_eq!(containers(&cluster)[..3], before);
+    let found = shell(&cluster, "dig +short +search twins A");
+    assert_eq!(found.lines().count(), 4, "{found}");
+
+    // Without any holder it can be stopped, and everything goes.
+    cluster.kill_holder();
+    assert!(cluster.terminate().success());
+    eventually("all processes have gone", PATIENCE, || {
+        let left = cluster.processes();
+        left.is_empty().then_some(()).ok_or_else(|| left.join("\n"))
+    });
+    let links = run(Command::new("ip").args(["-o", "link"])).ok();
+    assert!(!links.contains("pet"), "{links}");
+}
+
+#[test]
+fn a_holder_may_be_killed_and_the_next_one_is_in_the_same_network_as_root() {
+    a_holder_may_be_killed_and_the_next_one_is_in_the_same_network(AS_ROOT);
+}
+
+#[test]
+fn a_holder_may_be_killed_and_the_next_one_is_in_the_same_network_as_an_ordinary_user() {
+    a_holder_may_be_killed_and_the_next_one_is_in_the_same_network(AS_A_USER);
 }
 
 #[test]

@@ -1,13 +1,89 @@
-//! kubectl exec, attach, cp and port-forward, over both wires: WebSocket, which kubectl prefers, and SPDY.
+//! kubectl exec, attach, cp and port-forward, over both wires (WebSocket, which kubectl prefers, and SPDY) and in every isolation.
 
-use e2e::binary::{Cluster, PATIENCE, Ran, eventually, within};
+use e2e::binary::{Cluster, Level, PATIENCE, Ran, eventually, run, within};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// Both wires: what makes kubectl take it.
-const WIRES: [&str; 2] = ["true", "false"];
+/// What makes kubectl take a wire.
+const WEBSOCKET: &str = "true";
+const SPDY: &str = "false";
+
+/// A pod in which programs are run.
+const POD: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: db-0}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: main
+    image: shell
+    command: [sh, -c, "trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done"]
+"#;
+
+/// A cluster, and the wires on which it is spoken to.
+struct Scene {
+    cluster: Cluster,
+    wires: &'static [&'static str],
+}
+
+impl Scene {
+    fn new(level: Level, wires: &'static [&'static str]) -> Self {
+        let mut cluster = Cluster::at(level);
+        cluster.start(&[]);
+        for (name, manifest) in [("pod.yaml", POD), ("echo.yaml", ECHO), ("reader.yaml", READER)] {
+            let manifest = cluster.write(name, manifest);
+            cluster.kubectl(&format!("apply -f {}", manifest.display()));
+        }
+        cluster.kubectl("wait --for=condition=Ready pod/db-0 pod/reader --timeout=60s");
+        cluster.until_available("echo", 1);
+        Self { cluster, wires }
+    }
+
+    fn wires(&self) -> impl Iterator<Item = (&Cluster, &'static str)> {
+        self.wires.iter().map(|wire| (&self.cluster, *wire))
+    }
+}
+
+/// All that can be done with a cluster of this level, one after the other: none is in the others' way, and a cluster
+/// takes longer to start than most of them.
+fn everything(level: Level, wires: &'static [&'static str]) {
+    let scene = Scene::new(level, wires);
+    exec_keeps_outputs_apart_and_tells_the_exit_code(&scene);
+    exec_carries_megabytes_both_ways_and_the_end_of_the_input(&scene);
+    exec_waits_for_a_client_that_reads_slowly(&scene);
+    exec_refuses_in_kubernetes_words(&scene);
+    a_terminal_is_one_and_has_the_clients_size(&scene);
+    a_program_ends_with_its_client(&scene);
+    cp_carries_directories_and_large_files_both_ways(&scene);
+    attach_shows_what_the_main_process_says_and_feeds_it(&scene);
+    port_forward_carries_many_connections_to_two_ports_and_their_ends(&scene);
+    port_forward_says_when_nobody_listens(&scene);
+}
+
+#[test]
+fn streams_with_mounts_of_their_own() {
+    everything(Level::MOUNTS, &[WEBSOCKET, SPDY]);
+}
+
+// How bytes travel between kubectl and petset is the same in every isolation: one wire is enough for the others.
+
+#[test]
+fn streams_in_namespaces_of_root() {
+    everything(Level::ROOT, &[WEBSOCKET]);
+}
+
+#[test]
+fn streams_in_namespaces_of_an_ordinary_user() {
+    everything(Level::ORDINARY, &[SPDY]);
+}
+
+#[test]
+fn streams_of_plain_processes() {
+    everything(Level::PLAIN, &[WEBSOCKET]);
+}
 
 fn on_wire<'a>(command: &'a mut Command, websocket: &str) -> &'a mut Command {
     command
@@ -61,17 +137,15 @@ fn noise(length: usize) -> Vec<u8> {
 fn checksum(cluster: &Cluster, bytes: &[u8]) -> String {
     let path = cluster.home().join("summed");
     std::fs::write(&path, bytes).expect("the home directory can be written to");
-    let summed = e2e::binary::run(Command::new("sha256sum").arg(&path)).ok();
+    let summed = run(Command::new("sha256sum").arg(&path)).ok();
     summed.split_whitespace().next().expect("a sum").to_owned()
 }
 
-#[test]
-fn exec_keeps_outputs_apart_and_tells_the_exit_code() {
-    let cluster = Cluster::with_two_shells();
-    for wire in WIRES {
+fn exec_keeps_outputs_apart_and_tells_the_exit_code(scene: &Scene) {
+    for (cluster, wire) in scene.wires() {
         let ran = fed(
             &mut exec(
-                &cluster,
+                cluster,
                 wire,
                 &[],
                 &["sh", "-c", "echo out; echo err >&2; exit 7"],
@@ -82,9 +156,9 @@ fn exec_keeps_outputs_apart_and_tells_the_exit_code() {
         assert_eq!(ran.out, "out\n");
         assert!(ran.err.starts_with("err\n"), "{ran}");
         assert!(ran.err.contains("command terminated with exit code 7"), "{ran}");
-        let ran = fed(&mut exec(&cluster, wire, &[], &["true"]), b"");
+        let ran = fed(&mut exec(cluster, wire, &[], &["true"]), b"");
         assert_eq!((ran.out.as_str(), ran.status.code()), ("", Some(0)), "{ran}");
-        let ran = fed(&mut exec(&cluster, wire, &[], &["/no/such/program"]), b"");
+        let ran = fed(&mut exec(cluster, wire, &[], &["/no/such/program"]), b"");
         assert!(
             !ran.status.success() && ran.err.contains("no such file or directory"),
             "{ran}"
@@ -92,34 +166,91 @@ fn exec_keeps_outputs_apart_and_tells_the_exit_code() {
     }
 }
 
-#[test]
-fn exec_carries_megabytes_both_ways_and_the_end_of_the_input() {
-    let cluster = Cluster::with_two_shells();
+fn exec_carries_megabytes_both_ways_and_the_end_of_the_input(scene: &Scene) {
     let input = noise(6 << 20);
-    let sum = checksum(&cluster, &input);
-    let path = cluster.home().join("summed").display().to_string();
-    for wire in WIRES {
-        let ran = fed(&mut exec(&cluster, wire, &["-i"], &["sha256sum"]), &input);
+    let sum = checksum(&scene.cluster, &input);
+    let path = scene.cluster.inside().join("noise").display().to_string();
+    for (cluster, wire) in scene.wires() {
+        let script = format!("tee {path} | sha256sum");
+        let ran = fed(&mut exec(cluster, wire, &["-i"], &["sh", "-c", &script]), &input);
         assert_eq!(ran.out.split_whitespace().next(), Some(sum.as_str()), "{ran}");
-        let output = exec(&cluster, wire, &[], &["cat", &path])
+        let output = exec(cluster, wire, &[], &["cat", &path])
             .output()
             .expect("kubectl runs");
-        assert_eq!(
-            output.stdout,
-            input,
-            "{}",
+        assert!(
+            output.stdout == input,
+            "{} of {} bytes: {}",
+            output.stdout.len(),
+            input.len(),
             String::from_utf8_lossy(&output.stderr)
         );
         // A program that does not read its input ends nonetheless.
-        let ran = fed(&mut exec(&cluster, wire, &["-i"], &["echo", "done"]), &input);
+        let ran = fed(&mut exec(cluster, wire, &["-i"], &["echo", "done"]), &input);
         assert_eq!(ran.out, "done\n", "{ran}");
     }
 }
 
-#[test]
-fn exec_refuses_in_kubernetes_words() {
-    let cluster = Cluster::with_two_shells();
-    for wire in WIRES {
+/// Nothing on the way takes more than so much from a program that its client does not read: pipes, sockets' buffers, windows.
+const ON_THE_WAY: u64 = 24 << 20;
+
+fn exec_waits_for_a_client_that_reads_slowly(scene: &Scene) {
+    for (cluster, wire) in scene.wires() {
+        let said = cluster.inside().join(format!("said-{wire}"));
+        let said = said.display().to_string();
+        // It writes down how much it has said, a megabyte at a time.
+        let script = format!(
+            "n=0; while [ $n -lt 48 ]; do head -c 1048576 /dev/zero; n=$((n + 1)); echo $n > {said}; done"
+        );
+        let mut kubectl = exec(cluster, wire, &[], &["sh", "-c", &script])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("kubectl starts");
+        let mut before = String::new();
+        let stuck = eventually("it waits for its client", PATIENCE, || {
+            let now = run(&mut exec(cluster, wire, &[], &["cat", &said])).out;
+            let same = !now.is_empty() && now == before;
+            before.clone_from(&now);
+            same.then(|| now.clone()).ok_or(now)
+        });
+        let stuck: u64 = stuck.trim().parse().expect("a number");
+        assert!(
+            stuck << 20 <= ON_THE_WAY,
+            "{stuck} MiB were taken that nobody reads"
+        );
+        let mut output = kubectl.stdout.take().expect("it is piped");
+        let length = std::io::copy(&mut output, &mut std::io::sink()).expect("readable");
+        assert_eq!(length, 48 << 20, "after {stuck} MiB that nobody had read");
+        assert!(kubectl.wait().expect("it ends").success());
+    }
+}
+
+fn a_program_ends_with_its_client(scene: &Scene) {
+    for (cluster, wire) in scene.wires() {
+        let file = cluster.inside().join(format!("lives-{wire}"));
+        let file = file.display();
+        let script = format!("echo $$ > {file}; echo here; exec sleep 1234");
+        let mut kubectl = exec(cluster, wire, &[], &["sh", "-c", &script])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("kubectl starts");
+        let mut word = [0; 5];
+        let output = kubectl.stdout.as_mut().expect("it is piped");
+        output.read_exact(&mut word).expect("it speaks");
+        kubectl.kill().expect("it is ours to kill");
+        kubectl.wait().expect("it is our child");
+        let script = format!("kill -0 $(cat {file}) 2>/dev/null && echo lives || echo gone");
+        eventually("the program is gone", PATIENCE, || {
+            let ran = run(&mut exec(cluster, wire, &[], &["sh", "-c", &script]));
+            (ran.out == "gone\n").then_some(()).ok_or_else(|| ran.to_string())
+        });
+        // A signal of its own is told as a shell tells it.
+        let ran = fed(&mut exec(cluster, wire, &[], &["sh", "-c", "kill -9 $$"]), b"");
+        assert_eq!(ran.status.code(), Some(137), "{ran}");
+    }
+}
+
+fn exec_refuses_in_kubernetes_words(scene: &Scene) {
+    for (cluster, wire) in scene.wires() {
         let refused = |arguments: &[&str]| {
             let mut kubectl = cluster.kubectl_command(arguments);
             fed(on_wire(&mut kubectl, wire), b"").fails()
@@ -136,6 +267,7 @@ fn exec_refuses_in_kubernetes_words() {
             "{container}"
         );
     }
+    let cluster = &scene.cluster;
     let socket = cluster.data("api.sock");
     let ask = |path: &str| {
         let url = format!("http://petset/api/v1/namespaces/default/pods/db-0/{path}");
@@ -148,18 +280,16 @@ fn exec_refuses_in_kubernetes_words() {
     assert_eq!(plain["message"], "Upgrade request required");
 }
 
-#[test]
-fn a_terminal_is_one_and_has_the_clients_size() {
-    let cluster = Cluster::with_two_shells();
-    for wire in WIRES {
+fn a_terminal_is_one_and_has_the_clients_size(scene: &Scene) {
+    for (cluster, wire) in scene.wires() {
         let kubectl = exec(
-            &cluster,
+            cluster,
             wire,
             &["-it"],
             &[
                 "sh",
                 "-c",
-                "tty; until [ \"$(stty size)\" = '31 97' ]; do sleep 0.1; done; stty size; exit 5",
+                "tty; test -t 0 && test -t 1 && echo on a terminal; until [ \"$(stty size)\" = '31 97' ]; do sleep 0.1; done; stty size; exit 5",
             ],
         );
         let line: Vec<String> = std::iter::once(kubectl.get_program())
@@ -175,21 +305,24 @@ fn a_terminal_is_one_and_has_the_clients_size() {
         }
         let ran = fed(script.env("SHELL", "/bin/sh").current_dir(cluster.home()), b"");
         assert_eq!(ran.status.code(), Some(5), "{ran}");
-        assert!(ran.out.contains("/dev/pts/"), "{ran}");
+        assert!(ran.out.contains("on a terminal\r\n"), "{ran}");
+        // The terminal comes from the host's devpts, which is not in the pod's own `/dev`.
+        if cluster.level().isolation != "namespaces" {
+            assert!(ran.out.contains("/dev/pts/"), "{ran}");
+        }
         assert!(ran.out.contains("31 97\r\n"), "{ran}");
     }
 }
 
-#[test]
-fn cp_carries_directories_and_large_files_both_ways() {
-    let cluster = Cluster::with_two_shells();
-    let from = cluster.home().join("from");
+fn cp_carries_directories_and_large_files_both_ways(scene: &Scene) {
+    let from = scene.cluster.home().join("from");
     std::fs::create_dir_all(from.join("sub")).expect("a directory");
     let large = noise(8 << 20);
     std::fs::write(from.join("large"), &large).expect("a file");
     std::fs::write(from.join("sub/small"), "small\n").expect("a file");
-    for wire in WIRES {
-        let there = cluster.home().join(format!("there-{wire}"));
+    let sum = checksum(&scene.cluster, &large);
+    for (cluster, wire) in scene.wires() {
+        let there = cluster.inside().join(format!("there-{wire}"));
         let back = cluster.home().join(format!("back-{wire}"));
         let copy = |from: &str, to: &str| {
             let mut kubectl = cluster.kubectl_command(&["cp", from, to]);
@@ -197,33 +330,33 @@ fn cp_carries_directories_and_large_files_both_ways() {
         };
         let inside = |path: &Path| format!("db-0:{}", path.display());
         copy(&from.display().to_string(), &inside(&there));
-        assert_eq!(
-            std::fs::read(there.join("large")).expect("it has been copied"),
-            large
-        );
+        let script = format!("cd {} && sha256sum large && cat sub/small", there.display());
+        let ran = fed(&mut exec(cluster, wire, &[], &["sh", "-c", &script]), b"");
+        assert_eq!(ran.out, format!("{sum}  large\nsmall\n"), "{ran}");
         copy(&inside(&there), &back.display().to_string());
-        assert_eq!(
-            std::fs::read(back.join("large")).expect("it has been copied"),
-            large
-        );
-        assert_eq!(
-            std::fs::read(back.join("sub/small")).expect("it has been copied"),
-            b"small\n"
-        );
+        let read = |file: &str| std::fs::read(back.join(file)).expect("it has been copied");
+        assert!(read("large") == large, "a large file came back as another");
+        assert_eq!(read("sub/small"), b"small\n");
     }
 }
 
-#[test]
-fn attach_shows_what_the_main_process_says_and_feeds_it() {
-    let cluster = Cluster::up();
-    let manifest = cluster.write(
-        "reader.yaml",
-        "apiVersion: v1\nkind: Pod\nmetadata: {name: reader}\nspec:\n  restartPolicy: Never\n  containers:\n  \
-         - name: c\n    image: busybox\n    stdin: true\n    stdinOnce: true\n    \
-         command: [sh, -c, 'while read line; do echo \"heard $line\"; done; echo over']\n",
-    );
-    cluster.kubectl(&format!("apply -f {}", manifest.display()));
-    cluster.kubectl("wait --for=condition=Ready pod/reader --timeout=60s");
+/// A pod that says back what it hears, and ends with its input.
+const READER: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: reader}
+spec:
+  restartPolicy: Never
+  containers:
+  - name: c
+    image: busybox
+    stdin: true
+    stdinOnce: true
+    command: [sh, -c, 'while read line; do echo "heard $line"; done; echo over']
+"#;
+
+fn attach_shows_what_the_main_process_says_and_feeds_it(scene: &Scene) {
+    let cluster = &scene.cluster;
     let ran = fed(
         &mut cluster.kubectl_command(&["attach", "-i", "reader"]),
         b"one\ntwo\n",
@@ -306,6 +439,7 @@ spec:
   template:
     metadata: {labels: {app: echo}}
     spec:
+      terminationGracePeriodSeconds: 1
       containers:
       - name: c
         image: python
@@ -331,15 +465,10 @@ spec:
           listen(7002, False)
 "#;
 
-#[test]
-fn port_forward_carries_many_connections_to_two_ports_and_their_ends() {
-    let cluster = Cluster::up();
-    let manifest = cluster.write("echo.yaml", ECHO);
-    cluster.kubectl(&format!("apply -f {}", manifest.display()));
-    cluster.until_available("echo", 1);
-    for wire in WIRES {
+fn port_forward_carries_many_connections_to_two_ports_and_their_ends(scene: &Scene) {
+    for (cluster, wire) in scene.wires() {
         for target in ["pod/echo-0", "svc/echo", "sts/echo"] {
-            let forward = Forward::start(&cluster, wire, target, &[":7001", ":7002"]);
+            let forward = Forward::start(cluster, wire, target, &[":7001", ":7002"]);
             // All at once, each to both ports.
             let talks: Vec<_> = (0..12)
                 .map(|number| {
@@ -373,11 +502,9 @@ fn talk(number: u8, mut late: TcpStream, mut early: TcpStream) {
     }
 }
 
-#[test]
-fn port_forward_says_when_nobody_listens() {
-    let cluster = Cluster::with_two_shells();
-    for wire in WIRES {
-        let forward = Forward::start(&cluster, wire, "pod/db-0", &[":7999"]);
+fn port_forward_says_when_nobody_listens(scene: &Scene) {
+    for (cluster, wire) in scene.wires() {
+        let forward = Forward::start(cluster, wire, "pod/db-0", &[":7999"]);
         let mut connection = forward.connect(0);
         let mut nothing = Vec::new();
         // Closed in order or not, there is nothing to read.

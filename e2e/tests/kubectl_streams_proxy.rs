@@ -1,6 +1,6 @@
 //! What goes through the API server to servers in pods, behind Services, and to kubelets: `proxy`.
 
-use e2e::binary::{Cluster, Lines, PATIENCE, eventually};
+use e2e::binary::{Cluster, Level, Lines, PATIENCE, eventually};
 use std::process::Stdio;
 
 /// A server that says back what it was asked: method, path and headers, and the body behind them.
@@ -19,6 +19,7 @@ apiVersion: v1
 kind: Pod
 metadata: {name: mirror, labels: {app: mirror}}
 spec:
+  terminationGracePeriodSeconds: 1
   containers:
   - name: c
     image: python
@@ -51,8 +52,9 @@ spec:
       http.server.ThreadingHTTPServer((os.environ["PETSET_POD_IP"], 7080), Mirror).serve_forever()
 "#;
 
-fn mirror() -> Cluster {
-    let cluster = Cluster::up();
+fn mirror(level: Level) -> Cluster {
+    let mut cluster = Cluster::at(level);
+    cluster.start(&[]);
     let manifest = cluster.write("mirror.yaml", MIRROR);
     cluster.kubectl(&format!("apply -f {}", manifest.display()));
     cluster.kubectl("wait --for=condition=Ready pod/mirror --timeout=60s");
@@ -62,9 +64,35 @@ fn mirror() -> Cluster {
     cluster
 }
 
+/// All of it in one cluster, where nothing is in the others' way.
+fn everything(level: Level) {
+    let cluster = mirror(level);
+    requests_go_to_pods_services_and_kubelets_without_credentials(&cluster);
+    who_cannot_be_reached_is_told_in_kubernetes_words(&cluster);
+    kubectl_proxy_serves_the_api_and_what_is_behind_it(&cluster);
+}
+
 #[test]
-fn requests_go_to_pods_services_and_kubelets_without_credentials() {
-    let cluster = mirror();
+fn proxies_lead_to_pods_with_mounts_of_their_own() {
+    everything(Level::MOUNTS);
+}
+
+#[test]
+fn proxies_lead_to_pods_in_namespaces_of_root() {
+    everything(Level::ROOT);
+}
+
+#[test]
+fn proxies_lead_to_pods_in_namespaces_of_an_ordinary_user() {
+    everything(Level::ORDINARY);
+}
+
+#[test]
+fn proxies_lead_to_plain_processes() {
+    everything(Level::PLAIN);
+}
+
+fn requests_go_to_pods_services_and_kubelets_without_credentials(cluster: &Cluster) {
     let namespace = "/api/v1/namespaces/default";
     for name in [
         "pods/mirror",
@@ -128,9 +156,7 @@ fn requests_go_to_pods_services_and_kubelets_without_credentials() {
     );
 }
 
-#[test]
-fn who_cannot_be_reached_is_told_in_kubernetes_words() {
-    let cluster = mirror();
+fn who_cannot_be_reached_is_told_in_kubernetes_words(cluster: &Cluster) {
     let socket = cluster.data("api.sock");
     let ask = |path: &str, code| {
         let url = format!("http://petset/api/v1/namespaces/default/{path}");
@@ -172,19 +198,17 @@ fn who_cannot_be_reached_is_told_in_kubernetes_words() {
         assert_eq!(ask(path, code), words, "{path}");
     }
     let refused = ask("pods/mirror:7081/proxy/", 503);
-    assert!(
-        refused.starts_with("ServiceUnavailable: error trying to reach service: dial tcp 127."),
-        "{refused}"
-    );
-    assert!(
-        refused.ends_with(":7081: connect: connection refused"),
-        "{refused}"
+    let pod = cluster.get("pod mirror");
+    let ip = pod["status"]["podIP"].as_str().expect("an address");
+    assert_eq!(
+        refused,
+        format!(
+            "ServiceUnavailable: error trying to reach service: dial tcp {ip}:7081: connect: connection refused"
+        )
     );
 }
 
-#[test]
-fn kubectl_proxy_serves_the_api_and_what_is_behind_it() {
-    let cluster = mirror();
+fn kubectl_proxy_serves_the_api_and_what_is_behind_it(cluster: &Cluster) {
     let mut kubectl = cluster.kubectl_command(&["proxy", "--port=0"]);
     let proxy = Lines::of(kubectl.stdin(Stdio::null()));
     let port = std::cell::Cell::new(0_u16);

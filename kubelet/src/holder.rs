@@ -8,10 +8,15 @@
 //! It is the subreaper of the shims. Should one be killed, what it held becomes the holder's, and is killed: no process
 //! of a pod goes on without a shim. Should the data directory be removed, all goes with it.
 //!
+//! Should the holder itself be killed, shims and pods live on. The next holder of the data directory [goes back](rejoin)
+//! into their network, and they count as its own but for being its children.
+//!
 //! One thread, no runtime: a process that makes a user namespace must have one thread only.
 
 pub mod client;
+mod rejoin;
 
+use crate::leftover::{self, Orphan};
 use crate::shim;
 use crate::shim::network::cluster::{self, ClusterNetwork};
 use crate::shim::protocol::holder::{Report, Request, SOCKET};
@@ -35,18 +40,23 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// How often it is looked again whether processes without a shim have gone.
 const AGAIN: u16 = 10;
 
-/// What `petset holder DATA_DIR ISOLATION` does: it says `ready` on standard output once it listens, and serves then until
-/// it is told to leave. With `--probe`: it finds out whether this process may make mount and UTS namespaces.
+/// What `petset holder DATA_DIR ISOLATION [NETWORK]` does: it says `ready` on standard output once it listens, and serves
+/// then until it is told to leave. `NETWORK` is where the cluster's network namespace is open, if petset has it. With `--probe`: it finds out whether this process may make mount and UTS namespaces.
 pub fn main(arguments: &[OsString]) -> ExitCode {
     if arguments.iter().any(|a| a == "--probe") {
         return probe();
     }
     let started = match arguments {
-        [data_dir, isolation] => Holder::start(Path::new(data_dir), &isolation.to_string_lossy()),
+        [data_dir, isolation, network @ ..] if network.len() < 2 => Holder::start(
+            Path::new(data_dir),
+            &isolation.to_string_lossy(),
+            network.first().map(Path::new),
+        ),
         _ => Err("expected a data directory and an isolation".to_owned()),
     };
     match started {
@@ -78,6 +88,8 @@ struct Holder {
     children: SignalFd,
     data_dir_watch: Inotify,
     shims: BTreeSet<Pid>,
+    /// Shims of the holder before, should that have been killed.
+    inherited: Vec<Orphan>,
     network: Option<ClusterNetwork>,
     /// Whether there may be children that are no shims.
     orphans: bool,
@@ -91,7 +103,7 @@ enum Next {
 }
 
 impl Holder {
-    fn start(data_dir: &Path, isolation: &str) -> Result<Self, String> {
+    fn start(data_dir: &Path, isolation: &str, network: Option<&Path>) -> Result<Self, String> {
         let isolation: Isolation =
             serde_json::from_value(isolation.into()).map_err(|_| format!("{isolation:?} is no isolation"))?;
         // A signal for the terminal that petset was started in is none for pods.
@@ -106,8 +118,12 @@ impl Holder {
         let data_dir_watch =
             watch().map_err(|e: Errno| format!("cannot watch {}: {e}", data_dir.display()))?;
         let listener = listen(data_dir, SOCKET)?;
+        let inherited = leftover::orphans(data_dir);
         if isolation == Isolation::Namespaces && !getuid().is_root() {
-            own_namespaces()?;
+            let shims = inherited.iter().map(|shim| shim.pid);
+            if !rejoin::rejoin(network, shims)? {
+                own_namespaces()?;
+            }
         }
         let children = block_signals().map_err(|e| format!("signals: {e}"))?;
         let _ = writeln!(io::stdout(), "ready");
@@ -121,6 +137,7 @@ impl Holder {
             children,
             data_dir_watch,
             shims: BTreeSet::new(),
+            inherited,
             network: None,
             orphans: false,
         })
@@ -232,12 +249,14 @@ impl Holder {
                 }
                 Err(error) => failed(format!("socket({domain}, {kind}, {protocol}): {error}")),
             },
-            Request::Leave if !self.shims.is_empty() => failed(format!("{} pods are left", self.shims.len())),
-            Request::Leave => {
-                self.tear_down();
-                next = Next::Leave;
-                Report::Done
-            }
+            Request::Leave => match self.held() {
+                0 => {
+                    self.tear_down();
+                    next = Next::Leave;
+                    Report::Done
+                }
+                left => failed(format!("{left} pods are left")),
+            },
             Request::End => {
                 self.end();
                 next = Next::Leave;
@@ -280,8 +299,20 @@ impl Holder {
         }
     }
 
+    /// How many shims there are.
+    fn held(&mut self) -> usize {
+        self.reap();
+        self.inherited.retain(|shim| shim.is_alive());
+        self.shims.len() + self.inherited.len()
+    }
+
     /// Kill everything, and wait until it is gone.
     fn end(&mut self) {
+        for shim in std::mem::take(&mut self.inherited) {
+            while shim.kill() {
+                std::thread::sleep(Duration::from_millis(AGAIN.into()));
+            }
+        }
         for shim in std::mem::take(&mut self.shims) {
             let _ = kill(shim, Signal::SIGKILL);
         }

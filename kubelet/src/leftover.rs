@@ -33,6 +33,9 @@ pub struct Held {
     boot: String,
     /// The shim and main processes: ids, and starts in clock ticks since boot.
     processes: BTreeSet<(i32, u64)>,
+    /// Which of them is the shim.
+    #[serde(default)]
+    shim: Option<(i32, u64)>,
     /// Numbers of mount namespaces that are not the host's.
     mounts: BTreeSet<u64>,
     /// Control groups that were made for containers.
@@ -49,10 +52,11 @@ impl Held {
         }
     }
 
-    /// This one, too.
+    /// This one, too. The first is the shim.
     pub fn add(&mut self, pid: i32) {
-        self.processes
-            .extend(start_time(pid).map(|started| (pid, started)));
+        let process = start_time(pid).map(|started| (pid, started));
+        self.shim = self.shim.or(process);
+        self.processes.extend(process);
         let mounts = mounts_of(pid).filter(|mounts| Some(*mounts) != mounts_of(std::process::id() as i32));
         self.mounts.extend(mounts);
     }
@@ -80,11 +84,7 @@ impl Held {
         for (pid, started) in &self.processes {
             if start_time(*pid) == Some(*started) {
                 found = true;
-                for below in crate::shim::descendants(*pid) {
-                    // One that has gone meanwhile is what we want.
-                    let _ = kill(Pid::from_raw(below), Signal::SIGKILL);
-                }
-                let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+                kill_with_descendants(*pid);
             }
         }
         let is_ours = |pid: i32| {
@@ -94,6 +94,52 @@ impl Held {
         };
         found | (!self.mounts.is_empty() && crate::shim::kill_each(is_ours))
     }
+}
+
+/// A shim that an earlier holder has forked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Orphan {
+    /// Its process id, as long as it runs.
+    pub pid: i32,
+    started: u64,
+}
+
+impl Orphan {
+    /// Whether it runs.
+    pub fn is_alive(self) -> bool {
+        start_time(self.pid) == Some(self.started)
+    }
+
+    /// Kill it with all that it holds; whether there was anything left to kill.
+    pub fn kill(self) -> bool {
+        self.is_alive() && {
+            kill_with_descendants(self.pid);
+            true
+        }
+    }
+}
+
+/// The shims of a data directory that run, at pods' places and at containers'.
+pub fn orphans(data_dir: &Path) -> Vec<Orphan> {
+    let below = |directory: &Path| -> Vec<PathBuf> {
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
+    };
+    let pods = below(&data_dir.join("pods"));
+    let containers = pods.iter().flat_map(|pod| below(&pod.join("containers")));
+    let held = pods.iter().cloned().chain(containers);
+    held.filter_map(|place| Held::read(&place)?.shim)
+        .map(|(pid, started)| Orphan { pid, started })
+        .filter(|orphan| orphan.is_alive())
+        .collect()
+}
+
+fn kill_with_descendants(pid: i32) {
+    for below in crate::shim::descendants(pid) {
+        // One that has gone meanwhile is what we want.
+        let _ = kill(Pid::from_raw(below), Signal::SIGKILL);
+    }
+    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
 }
 
 /// Kill what a shim left behind, and wait until nothing of it is there any more. Not for one that answers.
@@ -173,11 +219,51 @@ mod tests {
         let other_boot = Held {
             boot: "another".into(),
             processes: BTreeSet::from([(own, started)]),
+            shim: Some((own, started)),
             mounts: mounts_of(own).into_iter().collect(),
             ..Held::new()
         };
         other_boot.write(directory.path()).expect("written");
         settle(directory.path()).await;
+    }
+
+    #[test]
+    fn shims_that_run_are_found_at_pods_and_at_containers_and_those_of_another_start_or_boot_are_not() {
+        let data_dir = tempfile::tempdir().expect("tempdir");
+        let own = std::process::id() as i32;
+        let write = |place: &str, held: Held| {
+            let directory = data_dir.path().join("pods").join(place);
+            fs::create_dir_all(&directory).expect("created");
+            held.write(&directory).expect("written");
+        };
+        let held = || {
+            let mut held = Held::new();
+            held.add(own);
+            held
+        };
+        let Some((_, started)) = held().shim else {
+            panic!("we run")
+        };
+        write("isolated", held());
+        write("plain/containers/c", held());
+        let other_start = Some((own, started - 1));
+        write(
+            "restarted",
+            Held {
+                shim: other_start,
+                ..held()
+            },
+        );
+        write(
+            "rebooted",
+            Held {
+                boot: "another".into(),
+                ..held()
+            },
+        );
+        let found = orphans(data_dir.path());
+        assert_eq!(found, [Orphan { pid: own, started }; 2]);
+        assert!(orphans(Path::new("/nowhere")).is_empty());
     }
 
     #[tokio::test]

@@ -184,7 +184,9 @@ impl Kubelet {
                 options.executable.clone(),
                 options.data_dir.clone(),
                 options.isolation,
-            ),
+            )
+            .in_network(options.cluster_network.clone())
+            .held_by(options.network.holders()),
             logs: Logs::default(),
             catalog: Catalog::new(&options.data_dir, options.executable.clone()),
             addresses: Mutex::new(addresses),

@@ -5,12 +5,14 @@
 //! is gone; not on the clock.
 
 mod files;
+mod source;
 
 use files::{Changes, Files};
 use jiff::Timestamp;
+use source::Source;
 use std::collections::{HashMap, VecDeque};
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
@@ -100,12 +102,15 @@ pub struct Options {
     pub limit_bytes: Option<usize>,
 }
 
+/// About so much is read before somebody has to take it: a log may be much larger than what anybody reads at once.
+const BATCH: usize = 128 << 10;
+
 /// Reads a log; each call of [`Reader::next`] gives some more of it.
 pub struct Reader {
     options: Options,
-    first: Option<Vec<u8>>,
     files: Files,
-    file: BufReader<File>,
+    /// What is still to be read, the oldest first. The last is the newest file that is known.
+    sources: VecDeque<Source>,
     /// Of one that is followed.
     following: Option<Following>,
     left: usize,
@@ -128,96 +133,112 @@ impl Logs {
         };
         // Changes are collected from before the first look on.
         let following = running.map(follow).transpose()?;
-        let (files, mut older) = Files::open(path)?;
-        let current = older.pop().ok_or(io::ErrorKind::NotFound)?;
-        let mut file = BufReader::new(current);
-        let mut tail = VecDeque::new();
-        let mut take = |line: &[u8]| {
-            if let Some(text) = render(line, &options) {
-                tail.push_back(text);
-                if options.tail_lines.is_some_and(|most| tail.len() > most) {
-                    tail.pop_front();
-                }
-            }
-        };
-        for older in older {
-            each_line(&mut BufReader::new(older), &mut take)?;
+        let (files, found) = Files::open(path)?;
+        if found.is_empty() {
+            return Err(io::ErrorKind::NotFound.into());
         }
-        each_line(&mut file, &mut take)?;
-        let first = tail.into_iter().flatten().collect();
-        let left = options.limit_bytes.unwrap_or(usize::MAX);
-        Ok(Reader {
+        let mut reader = Reader {
+            left: options.limit_bytes.unwrap_or(usize::MAX),
             options,
-            first: Some(first),
             files,
-            file,
+            sources: found.into_iter().map(Source::new).collect(),
             following,
-            left,
-        })
+        };
+        reader.begin()?;
+        Ok(reader)
     }
 }
 
 impl Reader {
+    /// Go to where the first line is that is wanted. What is added from now on is for those who wait for it.
+    fn begin(&mut self) -> io::Result<()> {
+        if self.following.is_none() {
+            self.sources.iter_mut().try_for_each(Source::ends_here)?;
+        }
+        let Some(most) = self.options.tail_lines else {
+            return Ok(());
+        };
+        let mut tail = VecDeque::new();
+        for (number, source) in self.sources.iter_mut().enumerate() {
+            let mut position = 0;
+            while let Some(line) = source.next()? {
+                if render(line, &self.options).is_some() {
+                    tail.push_back((number, position));
+                    if tail.len() > most {
+                        tail.pop_front();
+                    }
+                }
+                position = source.position();
+            }
+        }
+        // No line of what is there is wanted: all of it has been read.
+        let Some((number, position)) = tail.front().copied() else {
+            return Ok(());
+        };
+        self.sources.drain(..number);
+        for source in &mut self.sources {
+            source.seek(0)?;
+        }
+        match self.sources.front_mut() {
+            Some(source) => source.seek(position),
+            None => Ok(()),
+        }
+    }
+
     /// The next bytes; `None` at the end, which a followed log has when its container is gone.
     pub async fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
-        if self.left == 0 {
-            return Ok(None);
-        }
-        if let Some(first) = self.first.take().filter(|f| !f.is_empty()) {
-            return Ok(Some(self.limited(first)));
-        }
         loop {
-            let Some(following) = &mut self.following else {
+            if self.left == 0 {
                 return Ok(None);
-            };
-            // Looked at before the last reading: there may be something left.
-            let has_ended = following.running.has_changed().is_err();
-            let mut more = Vec::new();
-            let options = &self.options;
-            let mut take = |line: &[u8]| more.extend(render(line, options).into_iter().flatten());
-            each_line(&mut self.file, &mut take)?;
-            for newer in self.files.newer()? {
-                // What was written to it before it was put aside.
-                each_line(&mut self.file, &mut take)?;
-                self.file = BufReader::new(newer);
-                each_line(&mut self.file, &mut take)?;
             }
-            if has_ended {
-                self.following = None;
-            }
+            // Looked at before the reading: there may be something left.
+            let following = self.following.as_ref();
+            let has_ended = following.is_none_or(|f| f.running.has_changed().is_err());
+            let more = self.batch()?;
             if !more.is_empty() {
                 return Ok(Some(self.limited(more)));
             }
-            if let Some(following) = &mut self.following {
-                tokio::select! {
+            match &mut self.following {
+                Some(following) if !has_ended => tokio::select! {
                     changed = following.changes.next() => changed?,
                     _ = following.running.changed() => {}
-                }
+                },
+                _ => return Ok(None),
             }
         }
+    }
+
+    /// What there is now, or the beginning of it.
+    fn batch(&mut self) -> io::Result<Vec<u8>> {
+        let mut more = Vec::new();
+        while let Some(source) = self.sources.front_mut() {
+            while let Some(line) = source.next()? {
+                more.extend(render(line, &self.options).into_iter().flatten());
+                if more.len() >= BATCH {
+                    return Ok(more);
+                }
+            }
+            if self.sources.len() > 1 {
+                self.sources.pop_front();
+                continue;
+            }
+            let newer = match &self.following {
+                Some(_) => self.files.newer()?,
+                None => Vec::new(),
+            };
+            if newer.is_empty() {
+                break;
+            }
+            // First what was written to this one before it was put aside.
+            self.sources.extend(newer.into_iter().map(Source::new));
+        }
+        Ok(more)
     }
 
     fn limited(&mut self, mut bytes: Vec<u8>) -> Vec<u8> {
         bytes.truncate(self.left);
         self.left -= bytes.len();
         bytes
-    }
-}
-
-/// Whole lines only: the writer appends whole lines, but a read may meet one half way.
-fn each_line(file: &mut BufReader<File>, take: &mut dyn FnMut(&[u8])) -> io::Result<()> {
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let length = file.by_ref().read_until(b'\n', &mut line)?;
-        if length == 0 {
-            return Ok(());
-        }
-        if line.last() != Some(&b'\n') {
-            file.seek_relative(-i64::try_from(length).unwrap_or(0))?;
-            return Ok(());
-        }
-        take(&line);
     }
 }
 
@@ -339,6 +360,48 @@ mod tests {
         seen += &everything(&mut reader).await;
         assert_eq!(seen, said);
         assert!(directory.path().join("0.log.4").exists());
+    }
+
+    #[tokio::test]
+    async fn a_long_log_comes_in_pieces_each_when_it_is_asked_for() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let logs = Logs::default();
+        let open = logs.begin(directory.path(), 0);
+        let mut writer = writer(directory.path(), 0, 1 << 20);
+        let line = "x".repeat(999) + "\n";
+        let mut say = |times| (0..times).for_each(|_| writer.write(said::STDOUT, line.as_bytes()));
+        say(1500);
+        for follow in [false, true] {
+            let options = Options {
+                follow,
+                ..Options::default()
+            };
+            let mut reader = logs.read(directory.path(), 0, options).expect("opened");
+            let first = reader.next().await.expect("readable").expect("something");
+            assert!(first.len() < 2 * BATCH, "{}", first.len());
+        }
+        // What comes later belongs to those only who wait for it.
+        let read = |options| logs.read(directory.path(), 0, options).expect("opened");
+        let mut whole = read(Options::default());
+        let mut tail = read(Options {
+            tail_lines: Some(3),
+            ..Options::default()
+        });
+        let mut nothing = read(Options {
+            tail_lines: Some(0),
+            ..Options::default()
+        });
+        let mut follower = read(Options {
+            follow: true,
+            tail_lines: Some(1),
+            ..Options::default()
+        });
+        say(2);
+        drop(open);
+        assert_eq!(everything(&mut whole).await.len(), 1500 * 1000);
+        assert_eq!(everything(&mut tail).await.len(), 3 * 1000);
+        assert_eq!(everything(&mut nothing).await.len(), 0);
+        assert_eq!(everything(&mut follower).await.len(), 3 * 1000);
     }
 
     #[tokio::test]

@@ -9,17 +9,15 @@ mod range;
 pub use range::{Remembered, choose_range};
 
 use crate::Kubelet;
-use crate::holder::client::Holder;
+use crate::holder::client::Holders;
 use crate::shim::network::ClusterNetwork;
 use crate::shim::protocol::PodNetwork;
 use k8s_openapi::api::core::v1::Pod;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{FromRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
-use tokio::sync::Mutex;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -28,26 +26,7 @@ const BACKLOG: u32 = 1024;
 #[derive(Clone, Debug, Default)]
 pub struct Network {
     /// Who opens sockets; `None`: this process does.
-    holder: Option<Arc<Held>>,
-}
-
-/// The holder of a data directory, which may be another one after a while.
-#[derive(Debug)]
-struct Held {
-    data_dir: PathBuf,
-    known: Mutex<Option<Holder>>,
-}
-
-impl Held {
-    async fn socket(&self, domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
-        let mut known = self.known.lock().await;
-        let holder = match known.as_ref().filter(|holder| holder.is_there()) {
-            Some(holder) => holder.clone(),
-            None => known.insert(Holder::connect(&self.data_dir).await?).clone(),
-        };
-        drop(known);
-        holder.socket(domain, kind, protocol).await
-    }
+    holders: Option<Arc<Holders>>,
 }
 
 impl Network {
@@ -56,20 +35,25 @@ impl Network {
         Self::default()
     }
 
-    /// The network that the holder of this data directory is in.
-    pub fn held(data_dir: &Path) -> Self {
+    /// The network that these holders are in, one after the other.
+    pub fn held(holders: Arc<Holders>) -> Self {
         Self {
-            holder: Some(Arc::new(Held {
-                data_dir: data_dir.to_owned(),
-                known: Mutex::default(),
-            })),
+            holders: Some(holders),
         }
+    }
+
+    /// Those of [`Network::held`].
+    pub(crate) fn holders(&self) -> Option<Arc<Holders>> {
+        self.holders.clone()
     }
 
     /// A socket, with the numbers of `socket(2)`; it blocks, and is closed on exec.
     pub async fn socket(&self, domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
-        match &self.holder {
-            Some(holder) => holder.socket(domain, kind, protocol).await,
+        match &self.holders {
+            Some(holders) => {
+                let holder = holders.current().await.map_err(io::Error::other)?;
+                holder.socket(domain, kind, protocol).await
+            }
             None => open(domain, kind, protocol),
         }
     }
@@ -189,6 +173,7 @@ mod tests {
     use std::fs::File;
     use std::os::fd::{AsFd, AsRawFd};
     use std::os::unix::net::UnixListener;
+    use std::path::Path;
 
     #[test]
     fn a_cable_has_a_name_that_the_kernel_takes() {
@@ -255,9 +240,14 @@ mod tests {
                 }
             }
         });
-        echo(&Network::held(&deep)).await;
-        let nobody = Network::held(directory.path());
-        let refused = nobody.connect(([127, 0, 0, 1], 1).into()).await;
-        assert_eq!(refused.expect_err("no holder").kind(), io::ErrorKind::NotFound);
+        let held = |data_dir: &Path| {
+            let (nobody, data_dir) = ("/no/such/program".into(), data_dir.to_owned());
+            let holders = Holders::new(nobody, data_dir, Isolation::Namespaces, None);
+            Network::held(Arc::new(holders))
+        };
+        echo(&held(&deep)).await;
+        let refused = held(directory.path()).connect(([127, 0, 0, 1], 1).into()).await;
+        let refused = refused.expect_err("no holder").to_string();
+        assert!(refused.starts_with("cannot run /no/such/program"), "{refused}");
     }
 }

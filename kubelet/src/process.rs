@@ -5,8 +5,9 @@ mod container;
 
 pub use container::{Attachment, Container, Program, Root, State};
 
-use crate::holder::client::Holder;
+use crate::holder::client::{Holder, Holders};
 use crate::leftover;
+use crate::shim::network::ClusterNetwork;
 use crate::shim::protocol::pod::{self, Ending, Report, Request, SOCKET};
 use crate::shim::protocol::{Exit, Isolation, Sandbox, Spec};
 use crate::wire::{self, Receiver, Wire};
@@ -27,7 +28,8 @@ pub struct Launcher {
     data_dir: PathBuf,
     wanted: Option<Isolation>,
     chosen: OnceCell<(Isolation, Option<String>)>,
-    holder: tokio::sync::Mutex<Option<Holder>>,
+    network: Option<ClusterNetwork>,
+    holders: OnceCell<Arc<Holders>>,
     /// By directory. A slot is locked while its shim is looked for or started, so that there is never a second one.
     pods: Mutex<HashMap<PathBuf, Slot>>,
 }
@@ -82,9 +84,25 @@ impl Launcher {
             data_dir,
             wanted: isolation,
             chosen: OnceCell::new(),
-            holder: tokio::sync::Mutex::default(),
+            network: None,
+            holders: OnceCell::new(),
             pods: Mutex::default(),
         }
+    }
+
+    /// The same in this network, which new holders make if it is not there any more.
+    pub fn in_network(mut self, network: Option<ClusterNetwork>) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// The same with these holders.
+    pub fn held_by(mut self, holders: Option<Arc<Holders>>) -> Self {
+        if let Some(holders) = holders {
+            self.wanted = Some(holders.isolation());
+            self.holders = OnceCell::new_with(Some(holders));
+        }
+        self
     }
 
     /// How pods are isolated, and why not better.
@@ -114,14 +132,21 @@ impl Launcher {
 
     /// The holder of this data directory, started if none answers.
     pub async fn holder(&self) -> Result<Holder, String> {
-        let (isolation, _) = self.isolation().await;
-        let mut known = self.holder.lock().await;
-        if let Some(holder) = known.as_ref().filter(|holder| holder.is_there()) {
-            return Ok(holder.clone());
-        }
-        let holder = Holder::connect_or_start(&self.executable, &self.data_dir, isolation).await?;
-        *known = Some(holder.clone());
-        Ok(holder)
+        self.holders().await.current().await
+    }
+
+    async fn holders(&self) -> &Holders {
+        let make = async || {
+            let (executable, data_dir) = (self.executable.clone(), self.data_dir.clone());
+            let (isolation, _) = self.isolation().await;
+            Arc::new(Holders::new(
+                executable,
+                data_dir,
+                isolation,
+                self.network.clone(),
+            ))
+        };
+        self.holders.get_or_init(make).await
     }
 
     fn slot(&self, directory: &Path) -> Slot {
@@ -170,9 +195,7 @@ impl Launcher {
 
     /// Let the holder go, once there are no pods any more.
     pub async fn leave(&self) {
-        if let Ok(holder) = Holder::connect(&self.data_dir).await
-            && let Err(why) = holder.leave().await
-        {
+        if let Err(why) = self.holders().await.leave().await {
             tracing::warn!(why, "the holder stays");
         }
     }

@@ -4,13 +4,14 @@
 use crate::data::DataDir;
 use anyhow::{Context, bail};
 use kubelet::address::Range;
-use kubelet::holder::client::Holder;
+use kubelet::holder::client::{Holder, Holders};
 use kubelet::isolation::{self, Chosen, Wanted};
 use kubelet::network::{Network, Remembered, choose_range};
 use kubelet::shim::network::{ClusterNetwork, cluster};
 use kubelet::shim::protocol::Isolation;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::sync::Arc;
 
 /// Where pods are without network namespaces if nobody says otherwise.
 const LOOPBACK: &str = "127.244.0.0/16";
@@ -89,16 +90,11 @@ impl PodNetwork {
             services,
             own: apart,
         };
-        let holder = Holder::connect_or_start(executable, data.path(), isolation.level)
-            .await
-            .map_err(anyhow::Error::msg)?;
-        if let Err(why) = holder.network(cluster.clone()).await {
-            // One that has pods stays.
-            let _ = holder.leave().await;
-            bail!("cannot make the pods' network: {why}");
-        }
+        let (executable, data_dir) = (executable.to_owned(), data.path().to_owned());
+        let holders = Holders::new(executable, data_dir, isolation.level, Some(cluster.clone()));
+        holders.current().await.map_err(anyhow::Error::msg)?;
         let network = if apart {
-            Network::held(data.path())
+            Network::held(Arc::new(holders))
         } else {
             Network::own()
         };

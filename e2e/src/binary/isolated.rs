@@ -3,7 +3,7 @@
 use super::{Cluster, petset_binary, run};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, chown, geteuid};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Nobody's on any machine.
@@ -31,14 +31,32 @@ pub struct Level {
 impl Default for Level {
     /// That in which tests run which are not about isolation.
     fn default() -> Self {
-        Self {
-            isolation: "mounts",
-            who: Who::Tester,
-        }
+        Self::MOUNTS
     }
 }
 
 impl Level {
+    /// Mount and UTS namespaces, by whoever runs the tests.
+    pub const MOUNTS: Self = Self {
+        isolation: "mounts",
+        who: Who::Tester,
+    };
+    /// All namespaces, by whoever runs the tests (root, where all of them are run).
+    pub const ROOT: Self = Self {
+        isolation: "namespaces",
+        who: Who::Tester,
+    };
+    /// All namespaces, by an ordinary user.
+    pub const ORDINARY: Self = Self {
+        isolation: "namespaces",
+        who: Who::Ordinary,
+    };
+    /// No namespace, by an ordinary user.
+    pub const PLAIN: Self = Self {
+        isolation: "none",
+        who: Who::Ordinary,
+    };
+
     /// Whether pods have addresses on the machine's loopback.
     pub fn is_on_loopback(self) -> bool {
         self.isolation != "namespaces"
@@ -77,6 +95,26 @@ impl Level {
 }
 
 impl Cluster {
+    /// How its pods are kept apart.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// A directory that exists inside of pods, is nobody else's, and can be written to there.
+    pub fn inside(&self) -> PathBuf {
+        if self.level.isolation == "namespaces" {
+            return "/tmp".into();
+        }
+        // The host's, which goes with the cluster.
+        let directory = self.home().join("inside");
+        std::fs::create_dir_all(&directory).expect("a directory");
+        if self.level.is_another_user() {
+            let (user, group) = (Uid::from_raw(ORDINARY), Gid::from_raw(ORDINARY));
+            chown(&directory, Some(user), Some(group)).expect("root may give directories away");
+        }
+        directory
+    }
+
     /// An empty data directory on which nothing runs yet. As root the calling thread, and what it starts from now on, is in
     /// a network of its own: a bridge that petset makes is in nobody's way.
     pub fn at(level: Level) -> Self {

@@ -1,14 +1,16 @@
-//! The holder as petset sees it.
+//! The holder as petset sees it: one that runs ([`Holder`]), and all that a data directory has one after the other
+//! ([`Holders`]).
 
-use crate::shim::network::ClusterNetwork;
+use crate::shim::network::{ClusterNetwork, cluster};
 use crate::shim::protocol::holder::{Report, Request, SOCKET};
 use crate::shim::protocol::{Isolation, Sandbox};
 use crate::wire::{self, Receiver, Wire};
+use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use tokio::sync::Mutex;
@@ -42,11 +44,12 @@ impl Holder {
     }
 
     /// The same, or a new one, which is `executable` called with `holder`. The data directory must be this process's alone.
-    /// The error is for the user.
-    pub async fn connect_or_start(
+    /// `network`: the network namespace that the cluster has had so far. The error is for the user.
+    async fn connect_or_start(
         executable: &Path,
         data_dir: &Path,
         isolation: Isolation,
+        network: Option<&File>,
     ) -> Result<Self, String> {
         if let Ok(holder) = Self::connect(data_dir).await {
             if holder.isolation == isolation {
@@ -60,7 +63,7 @@ impl Holder {
                 )
             })?;
         }
-        start(executable, data_dir, isolation).await?;
+        start(executable, data_dir, isolation, network).await?;
         let connected = Self::connect(data_dir).await;
         connected.map_err(|e| format!("the holder does not answer: {e}"))
     }
@@ -133,6 +136,93 @@ impl Holder {
     }
 }
 
+/// The holders of a data directory, one after the other: should one be gone, the next is started, in the same network.
+#[derive(Debug)]
+pub struct Holders {
+    executable: PathBuf,
+    data_dir: PathBuf,
+    isolation: Isolation,
+    network: Option<ClusterNetwork>,
+    /// A network namespace of the cluster's own, which may have no process while there is no holder.
+    namespace: OnceLock<File>,
+    /// Locked while one is started, so that there is never a second one.
+    last: Mutex<Last>,
+}
+
+#[derive(Debug, Default)]
+struct Last {
+    holder: Option<Holder>,
+    /// It was let go: there is to be no other.
+    has_left: bool,
+}
+
+impl Holders {
+    /// None is started yet. `executable` is called with `holder`; the data directory must be this process's alone.
+    /// `network` is what each makes, or finds there.
+    pub fn new(
+        executable: PathBuf,
+        data_dir: PathBuf,
+        isolation: Isolation,
+        network: Option<ClusterNetwork>,
+    ) -> Self {
+        Self {
+            executable,
+            data_dir,
+            isolation,
+            network,
+            namespace: OnceLock::new(),
+            last: Mutex::default(),
+        }
+    }
+
+    /// How the pods of all of them are isolated.
+    pub fn isolation(&self) -> Isolation {
+        self.isolation
+    }
+
+    /// The one that answers, or a new one. The error is for the user.
+    pub async fn current(&self) -> Result<Holder, String> {
+        let mut last = self.last.lock().await;
+        if last.has_left {
+            return Err("the holder has been let go".into());
+        }
+        if let Some(holder) = last.holder.as_ref().filter(|holder| holder.is_there()) {
+            return Ok(holder.clone());
+        }
+        let (executable, data_dir) = (&self.executable, &self.data_dir);
+        let namespace = self.namespace.get();
+        let holder = Holder::connect_or_start(executable, data_dir, self.isolation, namespace).await?;
+        if let Some(network) = &self.network {
+            if let Err(why) = holder.network(network.clone()).await {
+                // One that has pods stays.
+                let _ = holder.leave().await;
+                return Err(format!("cannot make the pods' network: {why}"));
+            }
+            if network.own
+                && let Ok(namespace) = File::open(format!("/proc/{}/ns/net", holder.pid))
+            {
+                let _ = self.namespace.set(namespace);
+            }
+        }
+        last.holder = Some(holder.clone());
+        Ok(holder)
+    }
+
+    /// Let the one that answers go, if there is one and it holds no pod. Nothing is asked of it any more.
+    pub async fn leave(&self) -> Result<(), String> {
+        let mut last = self.last.lock().await;
+        last.has_left = true;
+        match Holder::connect(&self.data_dir).await {
+            Ok(holder) => holder.leave().await,
+            // One that was killed has left its bridge behind.
+            Err(_) => match self.network.as_ref().filter(|network| !network.own) {
+                Some(network) => cluster::tear_down(&network.bridge).map_err(|e| e.to_string()),
+                None => Ok(()),
+            },
+        }
+    }
+}
+
 fn name(isolation: Isolation) -> &'static str {
     match isolation {
         Isolation::None => "none",
@@ -141,10 +231,17 @@ fn name(isolation: Isolation) -> &'static str {
     }
 }
 
-async fn start(executable: &Path, data_dir: &Path, isolation: Isolation) -> Result<(), String> {
+async fn start(
+    executable: &Path,
+    data_dir: &Path,
+    isolation: Isolation,
+    network: Option<&File>,
+) -> Result<(), String> {
     let cannot = |error: io::Error| format!("cannot run {}: {error}", executable.display());
+    let network = network.map(|n| format!("/proc/{}/fd/{}", std::process::id(), n.as_raw_fd()));
     let mut child = Command::new(executable)
         .args(["holder".as_ref(), data_dir.as_os_str(), name(isolation).as_ref()])
+        .args(network)
         .env_clear()
         .current_dir("/")
         // What is typed at petset's terminal is not for it.
