@@ -1,7 +1,7 @@
 //! What hostile manifests try, and what comes of it: names and paths that lead out of volumes, environments that no
 //! program can have. (A container's own attempts are in `kubelet/tests/view.rs`, archives' in the image's tests.)
 
-use e2e::binary::{Cluster, PATIENCE, Ran, eventually};
+use e2e::binary::{Cluster, Level, PATIENCE, Ran, eventually};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ fn pod(prepare: &str, mount: Value) -> Value {
             "containers": [{
                 "name": "c",
                 "image": "busybox",
-                "command": ["sh", "-c", "ls /tmp/inside; sleep 1000"],
+                "command": ["sh", "-c", "ls $PETSET_ROOT/tmp/inside; sleep 1000"],
                 "volumeMounts": [mount]
             }]
         }
@@ -63,13 +63,67 @@ fn names_and_paths_that_lead_out_of_a_volume_are_refused_by_the_api() {
     assert!(refused.contains("must not contain '..'"), "{refused}");
 }
 
+/// What hostile pods do when they run, one after the other in one cluster, which has bounds for logs.
+fn everything(level: Level, bounds: &[&str]) {
+    let mut cluster = Cluster::at(level);
+    let logs = ["--container-log-max-size=64Ki", "--container-log-max-files=3"];
+    cluster.start(&[&logs, bounds].concat());
+    a_sub_path_through_a_link_out_of_the_volume_is_never_mounted_and_one_inside_is(&cluster);
+    an_environment_that_no_program_can_have_fails_to_start_and_harms_nothing_else(&cluster);
+    a_flood_of_output_keeps_to_the_log_s_bounds_and_can_be_read_and_ended(&cluster);
+    if !bounds.is_empty() {
+        who_forks_without_end_comes_to_one(&cluster);
+    }
+}
+
+/// Of processes, in a container.
+const MOST: &str = "--pod-max-pids=40";
+
 #[test]
-fn a_sub_path_through_a_link_out_of_the_volume_is_never_mounted_and_one_inside_is() {
-    let cluster = Cluster::up();
+fn hostile_pods_with_mounts_of_their_own() {
+    everything(Level::MOUNTS, &[]);
+}
+
+#[test]
+fn hostile_pods_in_namespaces_of_root() {
+    everything(Level::ROOT, &[MOST]);
+}
+
+#[test]
+fn hostile_pods_in_namespaces_of_an_ordinary_user() {
+    everything(Level::ORDINARY, &[MOST]);
+}
+
+#[test]
+fn hostile_plain_processes() {
+    everything(Level::PLAIN, &[]);
+}
+
+/// The kernel refuses the shell a process, and it gives up; all that it has started goes with its container.
+fn who_forks_without_end_comes_to_one(cluster: &Cluster) {
+    let mut object = pod("true", json!({"name": "v", "mountPath": "/tmp/inside"}));
+    object["spec"]["initContainers"] = json!([]);
+    object["spec"]["restartPolicy"] = json!("Never");
+    let script = "n=0; while [ $n -lt 1000 ]; do sleep 4321 & n=$((n + 1)); echo $n; done";
+    object["spec"]["containers"][0]["command"] = json!(["sh", "-c", script]);
+    apply(cluster, &object).ok();
+    let ended = cluster.until("pod p", |pod| pod["status"]["phase"] == "Failed");
+    let terminated = &ended["status"]["containerStatuses"][0]["state"]["terminated"];
+    assert_eq!(terminated["exitCode"], 2, "{ended:#}");
+    let log = cluster.kubectl("logs p");
+    assert!(log.contains("Cannot fork"), "{log}");
+    let most = log.lines().filter_map(|line| line.parse::<u32>().ok()).max();
+    assert!(most.is_some_and(|most| (20..40).contains(&most)), "{log}");
+    let left: Vec<String> = cluster.processes();
+    assert!(!left.iter().any(|line| line.contains("4321")), "{left:#?}");
+    cluster.kubectl("delete pod p");
+}
+
+fn a_sub_path_through_a_link_out_of_the_volume_is_never_mounted_and_one_inside_is(cluster: &Cluster) {
     let mount = json!({"name": "v", "mountPath": "/tmp/inside", "subPath": "link"});
     for target in ["/etc", "../../../../../../etc"] {
-        let prepare = format!("ln -s {target} /tmp/v/link");
-        apply(&cluster, &pod(&prepare, mount.clone())).ok();
+        let prepare = format!("ln -s {target} $PETSET_ROOT/tmp/v/link");
+        apply(cluster, &pod(&prepare, mount.clone())).ok();
         let state = cluster.until("pod p", |pod| {
             pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"]
                 == "CreateContainerConfigError"
@@ -80,19 +134,18 @@ fn a_sub_path_through_a_link_out_of_the_volume_is_never_mounted_and_one_inside_i
         assert!(message.starts_with(expected), "{message}");
         cluster.kubectl("delete pod p --now");
     }
-    let prepare = "mkdir /tmp/v/real; touch /tmp/v/real/seen; ln -s real /tmp/v/link";
-    apply(&cluster, &pod(prepare, mount)).ok();
+    let prepare = "cd $PETSET_ROOT/tmp/v; mkdir real; touch real/seen; ln -s real link";
+    apply(cluster, &pod(prepare, mount)).ok();
     cluster.until("pod p", |pod| pod["status"]["phase"] == "Running");
     let seen = || cluster.kubectl("logs p -c c");
     eventually("the log", PATIENCE, || match seen() {
         log if log.trim() == "seen" => Ok(()),
         log => Err(log),
     });
+    cluster.kubectl("delete pod p --now");
 }
 
-#[test]
-fn an_environment_that_no_program_can_have_fails_to_start_and_harms_nothing_else() {
-    let cluster = Cluster::up();
+fn an_environment_that_no_program_can_have_fails_to_start_and_harms_nothing_else(cluster: &Cluster) {
     let mut object = pod("true", json!({"name": "v", "mountPath": "/tmp/inside"}));
     object["spec"]["initContainers"] = json!([]);
     // The kernel takes no string of more than 128 KiB.
@@ -116,8 +169,9 @@ fn an_environment_that_no_program_can_have_fails_to_start_and_harms_nothing_else
     assert_eq!(terminated["terminated"]["exitCode"], 128);
     object["metadata"]["name"] = json!("q");
     object["spec"]["containers"][0]["env"] = json!([]);
-    apply(&cluster, &object).ok();
+    apply(cluster, &object).ok();
     cluster.until("pod q", |pod| pod["status"]["phase"] == "Running");
+    cluster.kubectl("delete pod p q --now");
 }
 
 /// The files of the log of container `c` of pod `p`, with their sizes. A file that is renamed meanwhile counts by either name.
@@ -139,27 +193,19 @@ fn log_files(cluster: &Cluster) -> BTreeMap<String, u64> {
         .collect()
 }
 
-#[test]
-fn a_flood_of_output_keeps_to_the_log_s_bounds_and_can_be_read_and_ended() {
-    let mut cluster = Cluster::new();
-    cluster.start(&[
-        "--container-log-max-size",
-        "64Ki",
-        "--container-log-max-files",
-        "3",
-    ]);
+fn a_flood_of_output_keeps_to_the_log_s_bounds_and_can_be_read_and_ended(cluster: &Cluster) {
     let mut object = pod("true", json!({"name": "v", "mountPath": "/tmp/inside"}));
     object["spec"]["containers"][0]["command"] = json!(["yes", "flood"]);
-    apply(&cluster, &object).ok();
+    apply(cluster, &object).ok();
     eventually("the oldest of it has gone", PATIENCE, || {
-        let files = log_files(&cluster);
+        let files = log_files(cluster);
         let first = cluster.try_kubectl("logs p -c c --tail=1");
         (files.contains_key("0.log.2") && first.status.success())
             .then_some(())
             .ok_or_else(|| format!("{files:?}, {first}"))
     });
-    for _ in 0..20 {
-        let files = log_files(&cluster);
+    for _ in 0..6 {
+        let files = log_files(cluster);
         let known = |name: &String| ["0.log", "0.log.1", "0.log.2"].contains(&name.as_str());
         // Each file may be passed by what is read at once, with its times.
         let small = |size: &u64| *size < (64 << 10) + (1 << 20);

@@ -191,7 +191,7 @@ fn exec_carries_megabytes_both_ways_and_the_end_of_the_input(scene: &Scene) {
 }
 
 /// Nothing on the way takes more than so much from a program that its client does not read: pipes, sockets' buffers, windows.
-const ON_THE_WAY: u64 = 24 << 20;
+const ON_THE_WAY: u64 = 20 << 20;
 
 fn exec_waits_for_a_client_that_reads_slowly(scene: &Scene) {
     for (cluster, wire) in scene.wires() {
@@ -199,7 +199,7 @@ fn exec_waits_for_a_client_that_reads_slowly(scene: &Scene) {
         let said = said.display().to_string();
         // It writes down how much it has said, a megabyte at a time.
         let script = format!(
-            "n=0; while [ $n -lt 48 ]; do head -c 1048576 /dev/zero; n=$((n + 1)); echo $n > {said}; done"
+            "n=0; while [ $n -lt 32 ]; do head -c 1048576 /dev/zero; n=$((n + 1)); echo $n > {said}; done"
         );
         let mut kubectl = exec(cluster, wire, &[], &["sh", "-c", &script])
             .stdout(Stdio::piped())
@@ -219,7 +219,7 @@ fn exec_waits_for_a_client_that_reads_slowly(scene: &Scene) {
         );
         let mut output = kubectl.stdout.take().expect("it is piped");
         let length = std::io::copy(&mut output, &mut std::io::sink()).expect("readable");
-        assert_eq!(length, 48 << 20, "after {stuck} MiB that nobody had read");
+        assert_eq!(length, 32 << 20, "after {stuck} MiB that nobody had read");
         assert!(kubectl.wait().expect("it ends").success());
     }
 }

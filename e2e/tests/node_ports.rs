@@ -1,6 +1,6 @@
 //! Node ports and host ports: ways from the host to pods, through petset's own listeners. They are the same in every isolation.
 
-use e2e::binary::{Cluster, PATIENCE, Reply, eventually};
+use e2e::binary::{Cluster, Level, PATIENCE, Reply, eventually};
 use std::net::{TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -74,8 +74,27 @@ fn is_refused(port: u16) -> bool {
 }
 
 #[test]
-fn node_ports_and_host_ports_lead_to_pods_while_there_are_any() {
-    let mut cluster = Cluster::new();
+fn node_ports_and_host_ports_lead_to_pods_with_mounts_of_their_own() {
+    node_ports_and_host_ports_lead_to_pods_while_there_are_any(Level::MOUNTS);
+}
+
+#[test]
+fn node_ports_and_host_ports_lead_to_pods_in_namespaces_of_root() {
+    node_ports_and_host_ports_lead_to_pods_while_there_are_any(Level::ROOT);
+}
+
+#[test]
+fn node_ports_and_host_ports_lead_to_pods_in_namespaces_of_an_ordinary_user() {
+    node_ports_and_host_ports_lead_to_pods_while_there_are_any(Level::ORDINARY);
+}
+
+#[test]
+fn node_ports_and_host_ports_lead_to_plain_processes() {
+    node_ports_and_host_ports_lead_to_pods_while_there_are_any(Level::PLAIN);
+}
+
+fn node_ports_and_host_ports_lead_to_pods_while_there_are_any(level: Level) {
+    let mut cluster = Cluster::at(level);
     cluster.start(&[]);
     let tcp = free_node_port();
     // Any free one does: it is not the node's range that decides here.

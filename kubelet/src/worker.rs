@@ -145,6 +145,11 @@ pub async fn run(kubelet: Arc<Kubelet>, wanted: watch::Receiver<Wanted>, shutdow
             ends.recall(record, kubelet.options.back_off);
         }
     }
+    if recollect::is_made_anew(&pod, &record, !held.is_empty()) {
+        let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
+        let events = &kubelet.events;
+        events.tell(&pod, None, EventType::Normal, "SandboxChanged", message);
+    }
     let mut worker = Worker {
         record,
         told: pod.status.clone(),

@@ -77,6 +77,16 @@ fn identity(user: &LinuxContainerUser) -> Option<Identity> {
     })
 }
 
+/// Whether a pod that had containers gets new ones, since nothing is left of what they shared: as after a reboot.
+pub(super) fn is_made_anew(pod: &Pod, record: &PodRecord, is_held: bool) -> bool {
+    let is_wanted = !plan::is_terminal(pod) && pod.metadata.deletion_timestamp.is_none();
+    let restarts = pod
+        .spec
+        .as_ref()
+        .is_some_and(|spec| restart_policy(spec) != "Never");
+    !is_held && is_wanted && restarts && record.containers.values().any(|c| c.id.is_some())
+}
+
 /// What init containers set up may be gone with the processes: as after upstream's loss of a sandbox they run again,
 /// unless nothing of the pod is ever to be restarted.
 fn run_init_containers_again(pod: &Pod, record: &mut PodRecord) {
@@ -90,6 +100,44 @@ fn run_init_containers_again(pod: &Pod, record: &mut PodRecord) {
             && let State::Ended(ended) = std::mem::take(&mut known.state)
         {
             known.last = Some(ended);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn pod(policy: &str, phase: &str, id: Value, deleted: Value) -> Pod {
+        let status = json!({"name": "c", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+            "containerID": id, "state": {"running": {}}});
+        let pod = json!({"metadata": {"name": "p", "deletionTimestamp": deleted},
+            "spec": {"restartPolicy": policy, "containers": [{"name": "c"}]},
+            "status": {"phase": phase, "containerStatuses": [status]}});
+        serde_json::from_value(pod).expect("a pod")
+    }
+
+    #[test]
+    fn a_pod_is_made_anew_if_it_ran_and_goes_on_and_nothing_of_it_is_left() {
+        let (id, never) = (json!("petset://1"), Value::Null);
+        let deleted = json!("2026-01-02T03:04:05Z");
+        let now = Timestamp::UNIX_EPOCH;
+        let table = [
+            (pod("Always", "Running", id.clone(), Value::Null), false, true),
+            (pod("Always", "Running", id.clone(), Value::Null), true, false),
+            (pod("Never", "Running", id.clone(), Value::Null), false, false),
+            (pod("Always", "Running", id.clone(), deleted), false, false),
+            (pod("Always", "Pending", never, Value::Null), false, false),
+            (pod("OnFailure", "Failed", id, Value::Null), false, false),
+        ];
+        for (pod, is_held, expected) in table {
+            let record = recollect(&pod, now, is_held);
+            assert_eq!(
+                is_made_anew(&pod, &record, is_held),
+                expected,
+                "{pod:?} {is_held}"
+            );
         }
     }
 }
