@@ -13,7 +13,7 @@ const NS_GET_USERNS: libc::Ioctl = 0xb701;
 /// Enter the user and network namespaces of the cluster, for which the process must have one thread. `kept`: where petset
 /// still has the network namespace open; `shims`: they have it open, too. False: nobody has it.
 pub fn rejoin(kept: Option<&Path>, shims: impl IntoIterator<Item = i32>) -> Result<bool, String> {
-    let of_shims = shims.into_iter().flat_map(|shim| networks_of(shim));
+    let of_shims = shims.into_iter().flat_map(networks_of);
     for path in kept.map(Path::to_owned).into_iter().chain(of_shims) {
         // Whoever had it open may have gone meanwhile.
         let Ok(network) = File::open(&path) else {
