@@ -306,10 +306,7 @@ fn a_terminal_is_one_and_has_the_clients_size(scene: &Scene) {
         let ran = fed(script.env("SHELL", "/bin/sh").current_dir(cluster.home()), b"");
         assert_eq!(ran.status.code(), Some(5), "{ran}");
         assert!(ran.out.contains("on a terminal\r\n"), "{ran}");
-        // The terminal comes from the host's devpts, which is not in the pod's own `/dev`.
-        if cluster.level().isolation != "namespaces" {
-            assert!(ran.out.contains("/dev/pts/"), "{ran}");
-        }
+        assert!(ran.out.contains("/dev/pts/"), "{ran}");
         assert!(ran.out.contains("31 97\r\n"), "{ran}");
     }
 }
