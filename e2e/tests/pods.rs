@@ -284,15 +284,11 @@ fn the_api_answers_at_its_services_address_from_the_first_moment(level: Level) {
     let script = "echo $KUBERNETES_SERVICE_HOST:$KUBERNETES_SERVICE_PORT; \
                   curl -sS --max-time 10 --cacert /var/run/secrets/kubernetes.io/serviceaccount/ca.crt \
                   https://$KUBERNETES_SERVICE_HOST:$KUBERNETES_SERVICE_PORT/version || echo failed; exec sleep 1000";
-    let spec = pod("first", script, json!({}))["spec"].clone();
-    let template = json!({"metadata": {"labels": {"app": "first"}}, "spec": spec});
-    let set = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "first"}, "spec": {
-        "serviceName": "first", "selector": {"matchLabels": {"app": "first"}}, "template": template}});
-    let file = cluster.write("first.json", &set.to_string());
+    let file = cluster.write("first.json", &pod("first", script, json!({})).to_string());
     let file = file.display().to_string();
     cluster.start(&["-f", &file]);
     let said = eventually("what it says", PATIENCE, || {
-        let said = cluster.try_kubectl("logs first-0").out;
+        let said = cluster.try_kubectl("logs first").out;
         (said.ends_with('}') || said.contains("failed"))
             .then_some(said.clone())
             .ok_or(said)
@@ -311,4 +307,67 @@ fn the_api_answers_at_its_services_address_from_the_first_moment_as_root() {
 #[test]
 fn the_api_answers_at_its_services_address_from_the_first_moment_as_an_ordinary_user() {
     the_api_answers_at_its_services_address_from_the_first_moment(AS_A_USER);
+}
+
+#[test]
+fn a_failed_liveness_probe_stops_a_container_with_its_own_signal_and_within_the_probes_grace() {
+    let cluster = cluster(MOUNTS);
+    let probe = |grace: u32| {
+        json!({"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1,
+            "terminationGracePeriodSeconds": grace})
+    };
+    let by_signal = json!({"lifecycle": {"stopSignal": "SIGUSR1"}, "livenessProbe": probe(20)});
+    let script = "trap 'exit 7' USR1; trap : TERM; while :; do sleep 0.1; done";
+    let mut signalled = pod("signalled", script, by_signal);
+    let mut stubborn = pod(
+        "stubborn",
+        "trap : TERM; while :; do sleep 0.1; done",
+        json!({"livenessProbe": probe(1)}),
+    );
+    for pod in [&mut signalled, &mut stubborn] {
+        pod["spec"]["os"] = json!({"name": "linux"});
+        pod["spec"]["terminationGracePeriodSeconds"] = 45.into();
+        apply(&cluster, pod);
+    }
+    let ended = |name: &str| {
+        let pod = cluster.until(&format!("pod {name}"), |pod| {
+            pod["status"]["containerStatuses"][0]["lastState"]["terminated"].is_object()
+        });
+        pod["status"]["containerStatuses"][0]["lastState"]["terminated"].clone()
+    };
+    assert_eq!(ended("signalled")["exitCode"], 7);
+    let killed = ended("stubborn");
+    assert_eq!(killed["exitCode"], 137);
+    let at = |field: &str| {
+        let text = killed[field].as_str().expect("a time");
+        text.parse::<jiff::Timestamp>().expect("a time")
+    };
+    let ran = at("finishedAt").duration_since(at("startedAt"));
+    assert!(ran < jiff::SignedDuration::from_secs(30), "{killed:#}");
+}
+
+#[test]
+fn a_hook_that_is_answered_has_succeeded_and_of_one_that_fails_no_more_is_said() {
+    let cluster = cluster(AS_ROOT);
+    let server = "import http.server as h
+class Broken(h.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_error(500)
+h.HTTPServer(('', 80), Broken).serve_forever()";
+    let more = json!({"command": ["python3", "-c", server],
+        "readinessProbe": {"tcpSocket": {"port": 80}, "periodSeconds": 1}});
+    apply(&cluster, &pod("server", "", more));
+    let server = cluster.until("pod server", is_ready);
+    let asks = json!({"httpGet": {"host": server["status"]["podIP"], "port": 80}});
+    let fails = json!({"exec": {"command": ["sh", "-c", "echo secret; exit 1"]}});
+    let hooks = json!({"lifecycle": {"postStart": asks, "preStop": fails}});
+    apply(&cluster, &pod("hooked", "exec sleep 1000", hooks));
+    cluster.until("pod hooked", is_ready);
+    cluster.kubectl("delete pod hooked");
+    assert_eq!(
+        event(&cluster, "hooked", "FailedPreStopHook"),
+        "PreStopHook failed"
+    );
+    let none = cluster.get("events --field-selector involvedObject.name=hooked,reason=FailedPostStartHook");
+    assert_eq!(none["items"], json!([]));
 }

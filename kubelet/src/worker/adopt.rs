@@ -57,7 +57,10 @@ impl Worker {
             image: record.image.take(),
             image_id: std::mem::take(&mut record.image_id),
             user: process.known.user.clone().or(record.user.take()),
-            resources: record.resources.take().or_else(|| container.resources.clone()),
+            resources: record
+                .resources
+                .take()
+                .or_else(|| Some(container.resources.clone().unwrap_or_default())),
         };
         let stdio = start::stdio(&container);
         let console = Console::new(process.clone(), stdio, container.stdin_once == Some(true));

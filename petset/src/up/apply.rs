@@ -4,9 +4,11 @@
 use crate::manifest::Manifest;
 use anyhow::{Context, anyhow};
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
-use kube::core::GroupVersionKind;
+use kube::core::{GroupVersionKind, Status};
 use kube::discovery::{self, Scope};
 use serde_json::Value;
+use std::time::Duration;
+use tokio::time::Instant;
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -61,7 +63,7 @@ async fn apply_one(client: &kube::Client, given: &Value) -> anyhow::Result<Strin
         ..PostParams::default()
     };
     let typed: DynamicObject = serde_json::from_value(object.clone())?;
-    match api.create(&parameters, &typed).await {
+    match create(&api, &parameters, &typed).await {
         Ok(created) => return Ok(shown(&created.metadata.name.unwrap_or_default(), "created")),
         Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {}
         Err(error) => return Err(said(error)),
@@ -78,6 +80,31 @@ async fn apply_one(client: &kube::Client, given: &Value) -> anyhow::Result<Strin
         .map_err(said)?;
     let same = before.metadata.resource_version == after.metadata.resource_version;
     Ok(shown(name, if same { "unchanged" } else { "configured" }))
+}
+
+/// For how long a pod waits for its namespace's service account, which is made a moment after the namespace.
+const ACCOUNT: Duration = Duration::from_secs(10);
+
+async fn create(
+    api: &Api<DynamicObject>,
+    parameters: &PostParams,
+    object: &DynamicObject,
+) -> kube::Result<DynamicObject> {
+    let until = Instant::now() + ACCOUNT;
+    loop {
+        match api.create(parameters, object).await {
+            Err(kube::Error::Api(status)) if is_too_early(&status) && Instant::now() < until => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            created => return created,
+        }
+    }
+}
+
+fn is_too_early(refusal: &Status) -> bool {
+    refusal.code == 403
+        && refusal.message.contains("error looking up service account")
+        && refusal.message.ends_with("serviceaccount \"default\" not found")
 }
 
 fn no_kind(kind: &GroupVersionKind) -> anyhow::Error {
