@@ -32,6 +32,7 @@ use kubelet::record::BackOff;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use store::{Options as StoreOptions, SledStore};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::JoinSet;
@@ -91,6 +92,10 @@ pub struct Components {
     /// How many processes and threads a container may have.
     pub most_processes: Option<u64>,
 }
+
+/// How often and for how long the default namespace's service account is looked for.
+const ACCOUNT_LOOK: Duration = Duration::from_millis(2);
+const ACCOUNT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A running cluster. [`Cluster::stop`] stops it in order; dropping it stops it anyhow.
 pub struct Cluster {
@@ -246,6 +251,7 @@ impl Cluster {
             };
             cluster.start_components(&given, dns)?;
             cluster.create_default_class().await?;
+            cluster.until_pods_are_taken().await;
         }
         data.write_running(&cluster.running)?;
         Ok(cluster)
@@ -365,6 +371,19 @@ impl Cluster {
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
             Err(error) => Err(error).context("cannot create the default StorageClass"),
         }
+    }
+
+    /// The default namespace takes pods a moment after it was made, when the controllers have given it a service account.
+    async fn until_pods_are_taken(&self) {
+        use k8s_openapi::api::core::v1::ServiceAccount;
+        let accounts: kube::Api<ServiceAccount> = kube::Api::namespaced(self.client(), "default");
+        let made = async {
+            while !matches!(accounts.get_opt("default").await, Ok(Some(_))) {
+                tokio::time::sleep(ACCOUNT_LOOK).await;
+            }
+        };
+        // Without one the cluster is of some use, too.
+        let _ = tokio::time::timeout(ACCOUNT_PATIENCE, made).await;
     }
 
     /// What runs where.
