@@ -371,3 +371,27 @@ h.HTTPServer(('', 80), Broken).serve_forever()";
     let none = cluster.get("events --field-selector involvedObject.name=hooked,reason=FailedPostStartHook");
     assert_eq!(none["items"], json!([]));
 }
+
+#[test]
+fn a_hook_that_does_not_end_keeps_neither_its_pod_nor_petset_from_stopping() {
+    let mut cluster = cluster(MOUNTS);
+    let hook = json!({"lifecycle": {"postStart": {"exec": {"command": ["sleep", "1000"]}}}});
+    for name in ["deleted", "left"] {
+        // Its log is not shown yet.
+        let sign = cluster.home().join(name);
+        let script = format!(
+            "trap 'exit 0' TERM; echo > {}; while :; do sleep 0.1; done",
+            sign.display()
+        );
+        apply(&cluster, &pod(name, &script, hook.clone()));
+        eventually("its program runs", PATIENCE, || {
+            sign.exists()
+                .then_some(())
+                .ok_or_else(|| format!("no {}", sign.display()))
+        });
+    }
+    assert_eq!(cluster.get("pod deleted")["status"]["phase"], "Pending");
+    cluster.kubectl("delete pod deleted --wait=false");
+    cluster.until_gone("pod deleted");
+    assert!(cluster.terminate().success());
+}

@@ -37,6 +37,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// When time alone calls for another look.
     pub wake_at: Option<Timestamp>,
+    /// Whether the pod's containers are being stopped, or have ended.
+    pub is_ending: bool,
     /// Whether the pod has been active for longer than it may be (`activeDeadlineSeconds`).
     pub is_overdue: bool,
 }
@@ -52,7 +54,8 @@ pub fn plan(pod: &Pod, record: &PodRecord, now: Timestamp) -> Plan {
     if !has_ended {
         plan.wake_at = deadline;
     }
-    if pod.metadata.deletion_timestamp.is_some() || has_ended {
+    plan.is_ending = pod.metadata.deletion_timestamp.is_some() || has_ended;
+    if plan.is_ending {
         wind_down(spec, record, &mut plan);
     } else if !record.prepared {
         plan.actions.push(Action::Prepare);

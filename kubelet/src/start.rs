@@ -21,6 +21,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// Why a container could not be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +69,8 @@ pub struct Start {
     pub address: Option<IpAddr>,
     /// 0 for the first, then the restart count.
     pub instance: i32,
+    /// When the pod is to be stopped, whatever its hook does.
+    pub ending: CancellationToken,
 }
 
 /// The id of a container in the API.
@@ -390,9 +393,11 @@ impl Start {
             address: self.address,
             network: self.kubelet.options.network.clone(),
         };
-        let Err(message) = handler.run(&self.container, &target).await else {
-            return Ok(());
+        let ran = tokio::select! {
+            ran = handler.run(&self.container, &target) => ran,
+            () = self.ending.cancelled() => Ok(()),
         };
+        let Err(message) = ran else { return Ok(()) };
         // As upstream's, the events do not say why: the answer of a hook may hold what is not for everybody.
         let text = |text: &str| text.to_owned();
         self.tell(

@@ -6,16 +6,18 @@
 mod adopt;
 mod ends;
 mod evict;
+mod leave;
 mod message;
 mod notes;
 mod recollect;
+mod tell;
 
 use crate::Kubelet;
 use crate::ephemeral;
 use crate::eviction::{self, usage::Usage};
 use crate::handler::Target;
 use crate::own_name;
-use crate::plan::{self, Action, Plan, plan};
+use crate::plan::{self, Action, plan};
 use crate::probe::{Kind, Outcome};
 use crate::process::Container as Process;
 use crate::record::{PodRecord, State};
@@ -23,14 +25,14 @@ use crate::sandbox;
 use crate::shim::protocol::Isolation;
 use crate::shim::protocol::pod::Ending;
 use crate::start::{Failure, Running, Start};
-use crate::status::{self, go_duration, status};
+use crate::status::go_duration;
 use crate::stop::Stop;
 use crate::volume::{NotReady, Ready, Volumes};
 use ends::Ends;
 use events::EventType;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::Api;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,6 +131,8 @@ struct Worker {
     /// When the disk may be looked at again; `None`: it is being looked at.
     look_at: Option<Instant>,
     finished: bool,
+    /// The pod's containers are to be stopped: hooks that would make them wait are given up.
+    ending: CancellationToken,
     shutdown: CancellationToken,
 }
 
@@ -171,6 +175,7 @@ pub async fn run(kubelet: Arc<Kubelet>, wanted: watch::Receiver<Wanted>, shutdow
         is_overdue: false,
         look_at: Some(Instant::now()),
         finished: false,
+        ending: CancellationToken::new(),
         shutdown: shutdown.clone(),
     };
     worker.adopt(held).await;
@@ -243,6 +248,9 @@ impl Worker {
             let message = "Pod was active on the node longer than specified deadline".to_owned();
             let events = &self.kubelet.events;
             events.tell(&pod, None, EventType::Normal, "DeadlineExceeded", message);
+        }
+        if plan.is_ending {
+            self.ending.cancel();
         }
         let mut finish = false;
         for action in plan.actions {
@@ -388,6 +396,7 @@ impl Worker {
             volumes: self.volumes.clone(),
             address: self.record.address,
             instance: record.next_instance(),
+            ending: self.ending.clone(),
         };
         let (tell, container) = (self.notices.clone(), name.to_owned());
         self.tasks.spawn(async move {
@@ -426,162 +435,11 @@ impl Worker {
         self.tasks.spawn(stop.run());
     }
 
-    /// Tell the API what has changed, beside everything else and one write after the other. True: it knows all.
-    fn tell_status(&mut self, pod: &Arc<Pod>) -> bool {
-        let host_ip = self.kubelet.options.host_ip.to_string();
-        let now = self.kubelet.now();
-        if self.telling || self.tell_at.is_some_and(|at| at > now) {
-            return false;
-        }
-        (self.tell_at, self.speak_at) = (None, None);
-        let mut seen = Pod::clone(pod);
-        if let Some(told) = &self.told {
-            if version(pod) > self.told_version && status::is_contradicted(pod.status.as_ref(), told) {
-                self.told = None;
-            } else {
-                seen.status = Some(status::known(pod.status.as_ref(), told));
-            }
-        }
-        let status = status(&seen, &self.record, &host_ip, now);
-        let deleting = pod.metadata.deletion_timestamp.is_some();
-        let same = |told: &PodStatus| *told == status || deleting && status::says_the_same(told, &status);
-        if self.told.as_ref().is_some_and(same) {
-            return true;
-        }
-        if let Some(until) = self.quiet_until(&status, now) {
-            self.speak_at = Some(until);
-            return false;
-        }
-        self.telling = true;
-        let (pods, name) = self.api(pod);
-        let patch = Patch::Strategic(status::patch(pod.metadata.uid.as_deref(), &status));
-        let tell = self.notices.clone();
-        self.tasks.spawn(async move {
-            let written = pods.patch_status(&name, &PatchParams::default(), &patch).await;
-            let written = written.map(|pod| version(&pod));
-            let _ = tell.send(Notice::Told(Box::new(status), written));
-        });
-        false
-    }
-
-    /// Whether the pod is still being started, so that it is too early to tell of it.
-    fn is_starting(&self) -> bool {
-        let mut states = self.record.containers.values().map(|r| &r.state);
-        self.preparing || self.record.containers.is_empty() || states.any(|s| matches!(s, State::Starting(_)))
-    }
-
-    /// Until when not to tell `status`, which says no more than that the pod is being started.
-    fn quiet_until(&mut self, status: &PodStatus, now: Timestamp) -> Option<Timestamp> {
-        let pending = |status: &PodStatus| matches!(status.phase.as_deref(), None | Some("Pending"));
-        if !pending(status) || !self.told.as_ref().is_none_or(pending) || !self.is_starting() {
-            return None;
-        }
-        let until = *self.quiet_until.get_or_insert(now.checked_add(QUIET).ok()?);
-        Some(until).filter(|until| *until > now)
-    }
-
-    fn note_told(&mut self, pod: &Pod, status: PodStatus, result: Result<Option<u64>, kube::Error>) {
-        self.telling = false;
-        match result {
-            Ok(version) => {
-                self.told = Some(status);
-                self.told_version = version;
-                self.retry = FIRST_RETRY;
-            }
-            // It is gone, or another of its name has come: the watch will say so.
-            Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 409 => {
-                self.told = Some(status);
-            }
-            Err(error) => {
-                let pod = pod.metadata.name.as_deref().unwrap_or_default();
-                tracing::warn!(pod, %error, "the pod's status is not written; trying again");
-                self.tell_at = self.soon();
-            }
-        }
-    }
-
     /// The pods of the pod's namespace, and its name.
     fn api(&self, pod: &Pod) -> (Api<Pod>, String) {
         let part = |text: &Option<String>| text.clone().unwrap_or_default();
         let client = self.kubelet.client.clone();
         let pods = Api::namespaced(client, &part(&pod.metadata.namespace));
         (pods, part(&pod.metadata.name))
-    }
-
-    /// All is stopped: let go of what the pod held, and of the object if it is being deleted.
-    async fn finish(&mut self, pod: &Pod) {
-        let uid = pod.metadata.uid.clone().unwrap_or_default();
-        self.end_sandboxes().await;
-        self.kubelet.addresses().release(&uid);
-        if pod.metadata.deletion_timestamp.is_none() {
-            // Nobody uses them any more; logs stay as long as the object does.
-            self.remove_below(pod, "volumes").await;
-            return;
-        }
-        self.remove_directory(pod).await;
-        let (pods, name) = self.api(pod);
-        let parameters = DeleteParams {
-            grace_period_seconds: Some(0),
-            preconditions: Some(Preconditions {
-                uid: pod.metadata.uid.clone(),
-                resource_version: None,
-            }),
-            ..DeleteParams::default()
-        };
-        match pods.delete(&name, &parameters).await {
-            Ok(_) => self.finished = pod.metadata.finalizers.as_ref().is_none_or(Vec::is_empty),
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => self.finished = true,
-            Err(error) => {
-                tracing::warn!(pod = name, %error, "the pod is not removed; trying again");
-                tokio::time::sleep(self.retry).await;
-                self.retry = (self.retry * 2).min(LAST_RETRY);
-            }
-        }
-    }
-
-    async fn remove_directory(&self, pod: &Pod) {
-        self.remove_below(pod, "").await;
-    }
-
-    async fn remove_below(&self, pod: &Pod, path: &str) {
-        let directory = self.kubelet.pod_directory(pod).join(path);
-        let doomed = directory.clone();
-        let removed = tokio::task::spawn_blocking(move || crate::volume::remove::tree(&doomed)).await;
-        if let Ok(Err(error)) = removed {
-            tracing::warn!(directory = %directory.display(), %error, "cannot remove a pod's directory");
-        }
-    }
-
-    /// The object is gone, so nothing of the pod may stay.
-    async fn remove_by_force(&mut self) {
-        let pod = self.pod();
-        self.tasks.shutdown().await;
-        self.end_sandboxes().await;
-        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        self.kubelet.addresses().release(uid);
-        self.kubelet.containers.remove_pod(uid);
-        self.remove_directory(&pod).await;
-        self.finished = true;
-    }
-
-    /// Petset goes down: stop gracefully, and leave the object for the next start.
-    async fn stop_for_shutdown(&mut self, received: &mut mpsc::UnboundedReceiver<Notice>) {
-        debug_assert!(self.shutdown.is_cancelled() || self.wanted.has_changed().is_err());
-        let pod = self.pod();
-        let Some(spec) = &pod.spec else { return };
-        loop {
-            let mut plan = Plan::default();
-            plan::wind_down(spec, &self.record, &mut plan);
-            for action in plan.actions {
-                match action {
-                    Action::Stop { container, message } => self.stop(&pod, &container, message, None),
-                    _ => return,
-                }
-            }
-            match received.recv().await {
-                Some(notice) => self.note(notice),
-                None => return,
-            }
-        }
     }
 }
