@@ -10,40 +10,21 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 /// The most that a buffer keeps when it is empty.
 const KEPT: usize = 64 << 10;
 
-/// A connection to a kubelet.
-pub struct Connection {
-    socket: OwnedFd,
+/// What has arrived over a socket: bytes that become lines, and descriptors.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
     buffer: Vec<u8>,
     descriptors: VecDeque<OwnedFd>,
-    lost: bool,
 }
 
-impl Connection {
-    /// Over a connected stream socket.
-    pub fn new(socket: OwnedFd) -> Self {
-        Self {
-            socket,
-            buffer: Vec::new(),
-            descriptors: VecDeque::new(),
-            lost: false,
-        }
-    }
-
-    /// Take in what has arrived, or wait for something; false: the other side is gone.
-    pub fn receive(&mut self) -> bool {
-        self.try_receive().unwrap_or(false) && !self.lost
-    }
-
-    fn try_receive(&mut self) -> io::Result<bool> {
+impl Inbox {
+    /// Take in what has arrived; how many bytes.
+    pub fn receive(&mut self, socket: BorrowedFd, flags: MsgFlags) -> io::Result<usize> {
         let mut chunk = [0u8; 16 << 10];
         let mut space = cmsg_space!([RawFd; 12]);
         let mut slices = [IoSliceMut::new(&mut chunk)];
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let message = match recvmsg::<()>(self.socket.as_raw_fd(), &mut slices, Some(&mut space), flags) {
-            Ok(message) => message,
-            Err(Errno::EINTR) => return Ok(true),
-            Err(errno) => return Err(errno.into()),
-        };
+        let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;
+        let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags)?;
         let received = message.bytes;
         for control in message.cmsgs()? {
             if let ControlMessageOwned::ScmRights(descriptors) = control {
@@ -54,10 +35,10 @@ impl Connection {
             }
         }
         self.buffer.extend_from_slice(&chunk[..received]);
-        Ok(received > 0)
+        Ok(received)
     }
 
-    /// The next whole line.
+    /// The next whole line, without its end.
     pub fn next_line(&mut self) -> Option<Vec<u8>> {
         let end = self.buffer.iter().position(|b| *b == b'\n')?;
         let rest = self.buffer.split_off(end + 1);
@@ -73,26 +54,71 @@ impl Connection {
     pub fn take(&mut self) -> Option<OwnedFd> {
         self.descriptors.pop_front()
     }
+}
+
+/// The line that says something.
+pub(crate) fn line(message: &impl serde::Serialize) -> serde_json::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// Send as much of this as there is room for, without waiting, and the descriptors along with it; how many bytes.
+pub(crate) fn send_some(socket: BorrowedFd, bytes: &[u8], descriptors: &[RawFd]) -> nix::Result<usize> {
+    let along = [ControlMessage::ScmRights(descriptors)];
+    let control: &[ControlMessage] = if descriptors.is_empty() { &[] } else { &along };
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, flags, None)
+}
+
+/// A connection to a kubelet.
+pub struct Connection {
+    socket: OwnedFd,
+    inbox: Inbox,
+    lost: bool,
+}
+
+impl Connection {
+    /// Over a connected stream socket.
+    pub fn new(socket: OwnedFd) -> Self {
+        Self {
+            socket,
+            inbox: Inbox::default(),
+            lost: false,
+        }
+    }
+
+    /// Take in what has arrived, or wait for something; false: the other side is gone.
+    pub fn receive(&mut self) -> bool {
+        let received = self.inbox.receive(self.socket.as_fd(), MsgFlags::empty());
+        let is_there = match received {
+            Ok(received) => received > 0,
+            Err(error) => error.kind() == io::ErrorKind::Interrupted,
+        };
+        is_there && !self.lost
+    }
+
+    /// The next whole line.
+    pub fn next_line(&mut self) -> Option<Vec<u8>> {
+        self.inbox.next_line()
+    }
+
+    /// The first of the descriptors that have come along and were not taken yet.
+    pub fn take(&mut self) -> Option<OwnedFd> {
+        self.inbox.take()
+    }
 
     /// Say something. Who does not listen is not waited for: the connection counts as lost, and who comes back is told all
     /// there is to know.
     pub fn send(&mut self, message: &impl serde::Serialize, descriptors: &[BorrowedFd<'_>]) {
-        let mut line = serde_json::to_vec(message).expect("a report is plain data");
-        line.push(b'\n');
+        let line = line(message).expect("a report is plain data");
         let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-        let mut control = vec![ControlMessage::ScmRights(&raw)];
-        if raw.is_empty() {
-            control.clear();
-        }
-        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
         let mut sent = 0;
         while sent < line.len() && !self.lost {
-            let slices = [IoSlice::new(&line[sent..])];
-            match sendmsg::<()>(self.socket.as_raw_fd(), &slices, &control, flags, None) {
-                Ok(length) => {
-                    sent += length;
-                    control.clear();
-                }
+            // They travel with the first byte.
+            let along = if sent == 0 { raw.as_slice() } else { &[] };
+            match send_some(self.socket.as_fd(), &line[sent..], along) {
+                Ok(length) => sent += length,
                 Err(Errno::EINTR) => {}
                 Err(_) => self.lost = true,
             }
