@@ -98,7 +98,7 @@ impl Node {
                 initial: SignedDuration::from_millis(200),
                 max: SignedDuration::from_millis(400),
             },
-            isolation: None,
+            isolation: kubelet::shim::protocol::Isolation::Mounts,
             keep_pods: false,
             log_max_size: 10 << 20,
             log_max_files: 5,

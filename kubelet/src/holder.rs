@@ -8,7 +8,7 @@
 //! It is the subreaper of the shims. Should one be killed, what it held becomes the holder's, and is killed: no process
 //! of a pod goes on without a shim. Should the data directory be removed, all goes with it.
 //!
-//! Should the holder itself be killed, shims and pods live on. The next holder of the data directory [goes back](rejoin)
+//! Should the holder itself be killed, shims and pods live on. The next holder of the data directory goes back (`rejoin`)
 //! into their network, and they count as its own but for being its children.
 //!
 //! One thread, no runtime: a process that makes a user namespace must have one thread only.
@@ -17,6 +17,7 @@ pub mod client;
 mod rejoin;
 
 use crate::leftover::{self, Orphan};
+use crate::network;
 use crate::shim;
 use crate::shim::network::cluster::{self, ClusterNetwork};
 use crate::shim::protocol::holder::{Report, Request, SOCKET};
@@ -35,7 +36,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -46,11 +47,9 @@ use std::time::Duration;
 const AGAIN: u16 = 10;
 
 /// What `petset holder DATA_DIR ISOLATION [NETWORK]` does: it says `ready` on standard output once it listens, and serves
-/// then until it is told to leave. `NETWORK` is where the cluster's network namespace is open, if petset has it. With `--probe`: it finds out whether this process may make mount and UTS namespaces.
+/// then until it is told to leave. `NETWORK` is where the cluster's network namespace is open, if
+/// petset has it.
 pub fn main(arguments: &[OsString]) -> ExitCode {
-    if arguments.iter().any(|a| a == "--probe") {
-        return probe();
-    }
     let started = match arguments {
         [data_dir, isolation, network @ ..] if network.len() < 2 => Holder::start(
             Path::new(data_dir),
@@ -63,18 +62,6 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
         Ok(mut holder) => holder.serve(),
         Err(message) => {
             let _ = writeln!(io::stderr(), "{message}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn probe() -> ExitCode {
-    let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS;
-    flags.set(CloneFlags::CLONE_NEWUSER, !getuid().is_root());
-    match unshare(flags) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(errno) => {
-            let _ = writeln!(io::stderr(), "cannot make namespaces: {}", errno.desc());
             ExitCode::FAILURE
         }
     }
@@ -242,7 +229,7 @@ impl Holder {
                 domain,
                 kind,
                 protocol,
-            } => match socket(domain, kind, protocol) {
+            } => match network::open(domain, kind, protocol) {
                 Ok(socket) => {
                     descriptor = Some(socket);
                     Report::Done
@@ -391,14 +378,4 @@ fn own_namespaces() -> Result<(), String> {
         .map_err(|e| format!("cannot make namespaces: {e}"))?;
     shim::map_ids(Uid::from_raw(0), uid, nix::unistd::Gid::from_raw(0), gid)
         .map_err(|e| format!("cannot map user {uid} into a user namespace: {e}"))
-}
-
-fn socket(domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
-    // SAFETY: takes numbers only.
-    let raw = unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol) };
-    if raw < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made this descriptor for us, nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }

@@ -47,6 +47,7 @@ pub mod worker;
 
 use crate::address::{Addresses, Range};
 use crate::event::Events;
+use crate::holder::client::Holders;
 use crate::image::Catalog;
 use crate::log::Logs;
 use crate::process::Launcher;
@@ -94,8 +95,8 @@ pub struct Options {
     pub back_off: BackOff,
     /// How many processes and threads a container may have.
     pub most_processes: Option<u64>,
-    /// How pods are isolated; `None`: as well as this machine allows.
-    pub isolation: Option<Isolation>,
+    /// How pods are isolated.
+    pub isolation: Isolation,
     /// Whether pods go on when the kubelet is told to stop.
     pub keep_pods: bool,
     /// A container's log is rotated when it has grown to so many bytes …
@@ -180,13 +181,14 @@ impl Kubelet {
         Arc::new(Self {
             client,
             clock,
-            launcher: Launcher::new(
-                options.executable.clone(),
-                options.data_dir.clone(),
-                options.isolation,
-            )
-            .in_network(options.cluster_network.clone())
-            .held_by(options.network.holders()),
+            launcher: Launcher::new(options.network.holders().unwrap_or_else(|| {
+                Arc::new(Holders::new(
+                    options.executable.clone(),
+                    options.data_dir.clone(),
+                    options.isolation,
+                    options.cluster_network.clone(),
+                ))
+            })),
             logs: Logs::default(),
             catalog: Catalog::new(&options.data_dir, options.executable.clone()),
             addresses: Mutex::new(addresses),
@@ -233,10 +235,6 @@ impl Kubelet {
             path: pods.clone(),
             source,
         })?;
-        // Known beforehand, so that the first pod does not wait for it.
-        if let (_, Some(why)) = self.launcher.isolation().await {
-            tracing::warn!(%why, "no namespaces for pods: volumes appear below PETSET_ROOT, not at their mount paths");
-        }
         node::register(&self.client, &self.options, &self.clock)
             .await
             .map_err(|source| Error::Node {

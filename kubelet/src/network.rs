@@ -111,7 +111,8 @@ fn domain(address: IpAddr) -> i32 {
     }
 }
 
-fn open(domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
+/// A socket of the network that the calling thread is in, with the numbers of `socket(2)`; it is closed on exec.
+pub(crate) fn open(domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
     // SAFETY: takes numbers only.
     let raw = unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol) };
     if raw < 0 {

@@ -7,7 +7,6 @@ pub use container::{Attachment, Container, Program, Root, State};
 
 use crate::holder::client::{Holder, Holders};
 use crate::leftover;
-use crate::shim::network::ClusterNetwork;
 use crate::shim::protocol::pod::{self, Ending, Report, Request, SOCKET};
 use crate::shim::protocol::{Exit, Isolation, Sandbox, Spec};
 use crate::wire::{self, Receiver, Wire};
@@ -15,21 +14,14 @@ use jiff::Timestamp;
 use std::collections::HashMap;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::process::Command;
-use tokio::sync::{OnceCell, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 /// Finds pods' shims, and starts new ones.
 #[derive(Debug)]
 pub struct Launcher {
-    executable: PathBuf,
-    data_dir: PathBuf,
-    wanted: Option<Isolation>,
-    chosen: OnceCell<(Isolation, Option<String>)>,
-    network: Option<ClusterNetwork>,
-    holders: OnceCell<Arc<Holders>>,
+    holders: Arc<Holders>,
     /// By directory. A slot is locked while its shim is looked for or started, so that there is never a second one.
     pods: Mutex<HashMap<PathBuf, Slot>>,
 }
@@ -70,83 +62,34 @@ struct Known {
 }
 
 /// What is said of a main process whose shim ended without a word: as after SIGKILL.
-const LOST: Exit = Exit {
-    code: 137,
-    signal: Some(9),
-};
+fn lost() -> Ending {
+    Ending {
+        exit: Exit {
+            code: 137,
+            signal: Some(9),
+        },
+        at: Timestamp::now(),
+        oom_killed: false,
+    }
+}
 
 impl Launcher {
-    /// A launcher whose holder is `executable` called with `holder`, for this data directory. `None`: the isolation that
-    /// this machine allows.
-    pub fn new(executable: PathBuf, data_dir: PathBuf, isolation: Option<Isolation>) -> Self {
+    /// A launcher whose shims these holders fork.
+    pub fn new(holders: Arc<Holders>) -> Self {
         Self {
-            executable,
-            data_dir,
-            wanted: isolation,
-            chosen: OnceCell::new(),
-            network: None,
-            holders: OnceCell::new(),
+            holders,
             pods: Mutex::default(),
         }
     }
 
-    /// The same in this network, which new holders make if it is not there any more.
-    pub fn in_network(mut self, network: Option<ClusterNetwork>) -> Self {
-        self.network = network;
-        self
-    }
-
-    /// The same with these holders.
-    pub fn held_by(mut self, holders: Option<Arc<Holders>>) -> Self {
-        if let Some(holders) = holders {
-            self.wanted = Some(holders.isolation());
-            self.holders = OnceCell::new_with(Some(holders));
-        }
-        self
-    }
-
-    /// How pods are isolated, and why not better.
-    pub async fn isolation(&self) -> (Isolation, Option<String>) {
-        let choose = || async {
-            if let Some(wanted) = self.wanted {
-                return (wanted, None);
-            }
-            match self.probe().await {
-                Ok(()) => (Isolation::Mounts, None),
-                Err(why) => (Isolation::None, Some(why)),
-            }
-        };
-        self.chosen.get_or_init(choose).await.clone()
-    }
-
-    /// Tried in a process of its own: what is made there goes with it.
-    async fn probe(&self) -> Result<(), String> {
-        let mut command = Command::new(&self.executable);
-        command.args(["holder", "--probe"]).env_clear().current_dir("/");
-        match command.stdin(Stdio::null()).output().await {
-            Ok(output) if output.status.success() => Ok(()),
-            Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-            Err(error) => Err(format!("cannot run {}: {error}", self.executable.display())),
-        }
+    /// How pods are isolated.
+    pub fn isolation(&self) -> Isolation {
+        self.holders.isolation()
     }
 
     /// The holder of this data directory, started if none answers.
     pub async fn holder(&self) -> Result<Holder, String> {
-        self.holders().await.current().await
-    }
-
-    async fn holders(&self) -> &Holders {
-        let make = async || {
-            let (executable, data_dir) = (self.executable.clone(), self.data_dir.clone());
-            let (isolation, _) = self.isolation().await;
-            Arc::new(Holders::new(
-                executable,
-                data_dir,
-                isolation,
-                self.network.clone(),
-            ))
-        };
-        self.holders.get_or_init(make).await
+        self.holders.current().await
     }
 
     fn slot(&self, directory: &Path) -> Slot {
@@ -195,7 +138,7 @@ impl Launcher {
 
     /// Let the holder go, once there are no pods any more.
     pub async fn leave(&self) {
-        if let Err(why) = self.holders().await.leave().await {
+        if let Err(why) = self.holders.leave().await {
             tracing::warn!(why, "the holder stays");
         }
     }
@@ -342,11 +285,7 @@ impl Pod {
         leftover::settle(&self.0.sandbox.directory).await;
         self.inner().lost = true;
         self.forget_if_lost();
-        let lost = Ending {
-            exit: LOST,
-            at: Timestamp::now(),
-            oom_killed: false,
-        };
+        let lost = lost();
         for known in self.inner().containers.values() {
             known.state.send_modify(|state| {
                 state.ending.get_or_insert(lost);

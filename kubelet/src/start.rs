@@ -124,7 +124,7 @@ impl Start {
         let spec = self.spec(&image, environment).await.map_err(Failure::Config)?;
         self.tell(EventType::Normal, "Pulled", image.pulled(self.image()));
         self.tell(EventType::Normal, "Created", "Container created".to_owned());
-        let (isolation, _) = self.kubelet.launcher.isolation().await;
+        let isolation = self.kubelet.launcher.isolation();
         let (pod, name) = (&self.pod, self.container.name.as_str());
         let sandbox = self.kubelet.sandbox(pod, name, self.address, isolation);
         let held = self
@@ -231,7 +231,7 @@ impl Start {
         mounts.push(self.termination_log(&directory)?);
         log::prepare(&directory, self.instance)
             .map_err(|e| format!("cannot write to {}: {e}", directory.display()))?;
-        let (isolation, _) = self.kubelet.launcher.isolation().await;
+        let isolation = self.kubelet.launcher.isolation();
         if isolation > Isolation::None {
             mounts.extend(self.names()?);
             mounts.extend(self.shared_memory(isolation));

@@ -355,13 +355,13 @@ impl Worker {
         if self.record.prepared || address.is_none() {
             return;
         }
-        self.tasks.spawn(async move {
-            let (isolation, _) = kubelet.launcher.isolation().await;
-            if isolation == Isolation::Namespaces {
+        let isolation = kubelet.launcher.isolation();
+        if isolation == Isolation::Namespaces {
+            self.tasks.spawn(async move {
                 let sandbox = kubelet.sandbox(&pod, "", address, isolation);
                 let _ = kubelet.launcher.pod(&sandbox).await;
-            }
-        });
+            });
+        }
     }
 
     /// Nothing of the pod goes on.

@@ -4,6 +4,7 @@
 mod held;
 
 use held::{Home, Started};
+use kubelet::holder::client::Holders;
 use kubelet::process::{Container, Launcher, Pod};
 use kubelet::shim::protocol::{Exit, Isolation, Log, Memory, Mount, Sandbox, Spec};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -12,6 +13,7 @@ use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -374,7 +376,12 @@ fn hold_until_killed(directory: &Path) -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
     runtime.block_on(async {
         let own = std::env::current_exe().expect("the test knows its own path");
-        let launcher = Launcher::new(own, directory.to_owned(), Some(Isolation::None));
+        let launcher = Launcher::new(Arc::new(Holders::new(
+            own,
+            directory.to_owned(),
+            Isolation::None,
+            None,
+        )));
         let sandbox = Sandbox {
             directory: directory.join("pod"),
             isolation: Isolation::None,

@@ -478,7 +478,7 @@ pub fn kubelet_options(
         },
         executable: components.executable.clone(),
         back_off: components.back_off,
-        isolation: Some(pods.isolation.level),
+        isolation: pods.isolation.level,
         keep_pods: components.keep_pods,
         log_max_size: components.log_max_size,
         log_max_files: components.log_max_files,

@@ -1,6 +1,7 @@
 //! The holder as petset sees it: one that runs ([`Holder`]), and all that a data directory has one after the other
 //! ([`Holders`]).
 
+use crate::isolation::name;
 use crate::shim::network::{ClusterNetwork, cluster};
 use crate::shim::protocol::holder::{Report, Request, SOCKET};
 use crate::shim::protocol::{Isolation, Sandbox};
@@ -220,14 +221,6 @@ impl Holders {
                 None => Ok(()),
             },
         }
-    }
-}
-
-fn name(isolation: Isolation) -> &'static str {
-    match isolation {
-        Isolation::None => "none",
-        Isolation::Mounts => "mounts",
-        Isolation::Namespaces => "namespaces",
     }
 }
 

@@ -1,6 +1,6 @@
 //! A container as the kubelet handles it.
 
-use super::{LOST, Pod};
+use super::{Pod, lost};
 use crate::shim::protocol::pod::{self, Ending, Request};
 use crate::shim::protocol::{Exit, Isolation};
 use crate::terminal::{Terminal, TerminalSize};
@@ -81,12 +81,7 @@ impl Container {
     pub async fn ended(&self) -> Ending {
         let mut state = self.state.clone();
         let ended = state.wait_for(|s| s.ending.is_some()).await;
-        let lost = Ending {
-            exit: LOST,
-            at: jiff::Timestamp::now(),
-            oom_killed: false,
-        };
-        ended.ok().and_then(|state| state.ending).unwrap_or(lost)
+        ended.ok().and_then(|state| state.ending).unwrap_or_else(lost)
     }
 
     /// The same, without when.

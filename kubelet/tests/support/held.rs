@@ -3,6 +3,7 @@
 // Each test binary uses a part of this.
 #![allow(dead_code)]
 
+use kubelet::holder::client::Holders;
 use kubelet::log::{Logs, Open, Options, Reader};
 use kubelet::process::{Container, Launcher, Pod};
 use kubelet::shim::protocol::{Isolation, Log, Sandbox, Spec};
@@ -95,7 +96,7 @@ impl Home {
 
 fn next_launcher(directory: &Path, isolation: Isolation) -> Launcher {
     let own = std::env::current_exe().expect("the test knows its own path");
-    Launcher::new(own, directory.to_owned(), Some(isolation))
+    Launcher::new(Arc::new(Holders::new(own, directory.to_owned(), isolation, None)))
 }
 
 impl Started {
