@@ -134,12 +134,13 @@ pub fn orphans(data_dir: &Path) -> Vec<Orphan> {
         .collect()
 }
 
+/// From the top: who sees its child end might go on to its next one.
 fn kill_with_descendants(pid: i32) {
-    for below in crate::shim::descendants(pid) {
+    let below = crate::shim::descendants(pid);
+    for pid in std::iter::once(pid).chain(below) {
         // One that has gone meanwhile is what we want.
-        let _ = kill(Pid::from_raw(below), Signal::SIGKILL);
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
-    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
 }
 
 /// Kill what a shim left behind, and wait until nothing of it is there any more. Not for one that answers.
