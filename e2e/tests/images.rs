@@ -6,7 +6,7 @@ mod build;
 mod registry;
 
 use build::build;
-use e2e::binary::{Cluster, Level, PATIENCE, Who, eventually, run};
+use e2e::binary::{Cluster, Level, PATIENCE, eventually, run};
 use registry::Registry;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -33,15 +33,6 @@ fn images(cluster: &Cluster) -> Vec<Value> {
     listed["items"].as_array().expect("items").clone()
 }
 
-const AS_ROOT: Level = Level {
-    isolation: "namespaces",
-    who: Who::Tester,
-};
-const AS_A_USER: Level = Level {
-    isolation: "namespaces",
-    who: Who::Ordinary,
-};
-
 #[test]
 fn a_loaded_image_runs_as_it_says_and_stays_while_it_runs_with_mounts_of_its_own() {
     a_loaded_image_runs_as_it_says_and_stays_while_it_runs(Level::default());
@@ -49,12 +40,12 @@ fn a_loaded_image_runs_as_it_says_and_stays_while_it_runs_with_mounts_of_its_own
 
 #[test]
 fn a_loaded_image_runs_as_it_says_and_stays_while_it_runs_as_root() {
-    a_loaded_image_runs_as_it_says_and_stays_while_it_runs(AS_ROOT);
+    a_loaded_image_runs_as_it_says_and_stays_while_it_runs(Level::ROOT);
 }
 
 #[test]
 fn a_loaded_image_runs_as_it_says_and_stays_while_it_runs_as_an_ordinary_user() {
-    a_loaded_image_runs_as_it_says_and_stays_while_it_runs(AS_A_USER);
+    a_loaded_image_runs_as_it_says_and_stays_while_it_runs(Level::ORDINARY);
 }
 
 fn a_loaded_image_runs_as_it_says_and_stays_while_it_runs(level: Level) {
@@ -134,12 +125,12 @@ fn written_into_layers(layers: &Path) -> bool {
 
 #[test]
 fn a_container_says_what_runs_in_its_image_and_as_whom_as_root() {
-    a_container_says_what_runs_in_its_image_and_as_whom(AS_ROOT);
+    a_container_says_what_runs_in_its_image_and_as_whom(Level::ROOT);
 }
 
 #[test]
 fn a_container_says_what_runs_in_its_image_and_as_whom_as_an_ordinary_user() {
-    a_container_says_what_runs_in_its_image_and_as_whom(AS_A_USER);
+    a_container_says_what_runs_in_its_image_and_as_whom(Level::ORDINARY);
 }
 
 fn a_container_says_what_runs_in_its_image_and_as_whom(level: Level) {

@@ -4,10 +4,6 @@ use e2e::binary::{Cluster, Level, Lines, PATIENCE, eventually, repository, run};
 use serde_json::Value;
 use std::process::Command;
 
-const AS_ROOT: Level = Level::ROOT;
-const AS_A_USER: Level = Level::ORDINARY;
-const PLAIN: Level = Level::PLAIN;
-
 /// A cluster with the two pods of `twins.yaml`, both ready.
 fn twins(level: Level) -> Cluster {
     let mut cluster = Cluster::at(level);
@@ -46,12 +42,12 @@ fn pods_with_the_same_port_find_each_other(level: Level) {
 
 #[test]
 fn pods_with_the_same_port_find_each_other_as_root() {
-    pods_with_the_same_port_find_each_other(AS_ROOT);
+    pods_with_the_same_port_find_each_other(Level::ROOT);
 }
 
 #[test]
 fn pods_with_the_same_port_find_each_other_as_an_ordinary_user() {
-    pods_with_the_same_port_find_each_other(AS_A_USER);
+    pods_with_the_same_port_find_each_other(Level::ORDINARY);
 }
 
 fn people_reach_pods_from_outside(level: Level) {
@@ -81,12 +77,12 @@ fn people_reach_pods_from_outside(level: Level) {
 
 #[test]
 fn people_reach_pods_from_outside_as_root() {
-    people_reach_pods_from_outside(AS_ROOT);
+    people_reach_pods_from_outside(Level::ROOT);
 }
 
 #[test]
 fn people_reach_pods_from_outside_as_an_ordinary_user() {
-    people_reach_pods_from_outside(AS_A_USER);
+    people_reach_pods_from_outside(Level::ORDINARY);
 }
 
 fn a_pod_reaches_the_api(level: Level) {
@@ -100,12 +96,12 @@ fn a_pod_reaches_the_api(level: Level) {
 
 #[test]
 fn a_pod_reaches_the_api_as_root() {
-    a_pod_reaches_the_api(AS_ROOT);
+    a_pod_reaches_the_api(Level::ROOT);
 }
 
 #[test]
 fn a_pod_reaches_the_api_as_an_ordinary_user() {
-    a_pod_reaches_the_api(AS_A_USER);
+    a_pod_reaches_the_api(Level::ORDINARY);
 }
 
 fn a_pod_on_the_nodes_network_has_the_nodes_address(level: Level) {
@@ -139,12 +135,12 @@ fn a_pod_on_the_nodes_network_has_the_nodes_address(level: Level) {
 
 #[test]
 fn a_pod_on_the_nodes_network_has_the_nodes_address_as_root() {
-    a_pod_on_the_nodes_network_has_the_nodes_address(AS_ROOT);
+    a_pod_on_the_nodes_network_has_the_nodes_address(Level::ROOT);
 }
 
 #[test]
 fn a_pod_on_the_nodes_network_has_the_nodes_address_as_an_ordinary_user() {
-    a_pod_on_the_nodes_network_has_the_nodes_address(AS_A_USER);
+    a_pod_on_the_nodes_network_has_the_nodes_address(Level::ORDINARY);
 }
 
 fn nothing_is_left_behind(level: Level) {
@@ -169,17 +165,17 @@ fn nothing_is_left_behind(level: Level) {
 
 #[test]
 fn nothing_is_left_behind_as_root() {
-    nothing_is_left_behind(AS_ROOT);
+    nothing_is_left_behind(Level::ROOT);
 }
 
 #[test]
 fn nothing_is_left_behind_as_an_ordinary_user() {
-    nothing_is_left_behind(AS_A_USER);
+    nothing_is_left_behind(Level::ORDINARY);
 }
 
 #[test]
 fn petset_may_be_killed_and_pods_are_reached_as_before() {
-    let mut cluster = twins(AS_A_USER);
+    let mut cluster = twins(Level::ORDINARY);
     let before = cluster.get("pod twins-0");
     cluster.kill();
     cluster.start(&[]);
@@ -269,24 +265,24 @@ fn a_holder_may_be_killed_and_the_next_one_is_in_the_same_network(level: Level) 
 
 #[test]
 fn a_holder_may_be_killed_and_the_next_one_is_in_the_same_network_as_root() {
-    a_holder_may_be_killed_and_the_next_one_is_in_the_same_network(AS_ROOT);
+    a_holder_may_be_killed_and_the_next_one_is_in_the_same_network(Level::ROOT);
 }
 
 #[test]
 fn a_holder_may_be_killed_and_the_next_one_is_in_the_same_network_as_an_ordinary_user() {
-    a_holder_may_be_killed_and_the_next_one_is_in_the_same_network(AS_A_USER);
+    a_holder_may_be_killed_and_the_next_one_is_in_the_same_network(Level::ORDINARY);
 }
 
 #[test]
 fn a_range_that_does_not_go_with_the_isolation_is_refused() {
     for (level, range, why) in [
-        (AS_A_USER, "127.99.0.0/16", "pods cannot be on loopback"),
+        (Level::ORDINARY, "127.99.0.0/16", "pods cannot be on loopback"),
         (
-            AS_A_USER,
+            Level::ORDINARY,
             "10.96.1.0/24",
             "Services have their addresses in 10.96.0.0/12",
         ),
-        (PLAIN, "10.9.0.0/16", "pods live on the host's loopback"),
+        (Level::PLAIN, "10.9.0.0/16", "pods live on the host's loopback"),
     ] {
         let cluster = Cluster::at(level);
         let refused = run(&mut cluster.petset(&["up", "--pod-cidr", range])).fails();
@@ -297,7 +293,7 @@ fn a_range_that_does_not_go_with_the_isolation_is_refused() {
 
 #[test]
 fn plain_processes_are_on_loopback_and_find_their_volumes_by_the_environment() {
-    let mut cluster = Cluster::at(PLAIN);
+    let mut cluster = Cluster::at(Level::PLAIN);
     cluster.start(&[]);
     let status = run(&mut cluster.petset(&["status"])).ok();
     assert!(

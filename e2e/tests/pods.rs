@@ -1,21 +1,8 @@
 //! What the API shows of pods, and what their containers find: in the isolations that differ, as root and as an ordinary user.
 
-use e2e::binary::{Cluster, Level, PATIENCE, Who, eventually, run};
+use e2e::binary::{Cluster, Level, PATIENCE, eventually, run};
 use serde_json::{Value, json};
 use std::process::Command;
-
-const AS_ROOT: Level = Level {
-    isolation: "namespaces",
-    who: Who::Tester,
-};
-const AS_A_USER: Level = Level {
-    isolation: "namespaces",
-    who: Who::Ordinary,
-};
-const MOUNTS: Level = Level {
-    isolation: "mounts",
-    who: Who::Tester,
-};
 
 fn cluster(level: Level) -> Cluster {
     let mut cluster = Cluster::at(level);
@@ -104,17 +91,17 @@ fn a_pod_that_writes_too_much_is_evicted_and_its_set_replaces_it(level: Level) {
 
 #[test]
 fn a_pod_that_writes_too_much_is_evicted_and_its_set_replaces_it_in_mounts() {
-    a_pod_that_writes_too_much_is_evicted_and_its_set_replaces_it(MOUNTS);
+    a_pod_that_writes_too_much_is_evicted_and_its_set_replaces_it(Level::MOUNTS);
 }
 
 #[test]
 fn a_pod_that_writes_too_much_is_evicted_and_its_set_replaces_it_as_root() {
-    a_pod_that_writes_too_much_is_evicted_and_its_set_replaces_it(AS_ROOT);
+    a_pod_that_writes_too_much_is_evicted_and_its_set_replaces_it(Level::ROOT);
 }
 
 #[test]
 fn a_pod_that_writes_too_much_is_evicted_and_its_set_replaces_it_as_an_ordinary_user() {
-    a_pod_that_writes_too_much_is_evicted_and_its_set_replaces_it(AS_A_USER);
+    a_pod_that_writes_too_much_is_evicted_and_its_set_replaces_it(Level::ORDINARY);
 }
 
 fn what_a_container_writes_outside_of_volumes_counts_against_its_limit(level: Level) {
@@ -130,12 +117,12 @@ fn what_a_container_writes_outside_of_volumes_counts_against_its_limit(level: Le
 
 #[test]
 fn what_a_container_writes_outside_of_volumes_counts_against_its_limit_as_root() {
-    what_a_container_writes_outside_of_volumes_counts_against_its_limit(AS_ROOT);
+    what_a_container_writes_outside_of_volumes_counts_against_its_limit(Level::ROOT);
 }
 
 #[test]
 fn what_a_container_writes_outside_of_volumes_counts_against_its_limit_as_an_ordinary_user() {
-    what_a_container_writes_outside_of_volumes_counts_against_its_limit(AS_A_USER);
+    what_a_container_writes_outside_of_volumes_counts_against_its_limit(Level::ORDINARY);
 }
 
 fn the_status_says_who_a_program_is_and_what_it_was_given(level: Level) {
@@ -169,17 +156,17 @@ fn the_status_says_who_a_program_is_and_what_it_was_given(level: Level) {
 
 #[test]
 fn the_status_says_who_a_program_is_and_what_it_was_given_as_root() {
-    the_status_says_who_a_program_is_and_what_it_was_given(AS_ROOT);
+    the_status_says_who_a_program_is_and_what_it_was_given(Level::ROOT);
 }
 
 #[test]
 fn the_status_says_who_a_program_is_and_what_it_was_given_as_an_ordinary_user() {
-    the_status_says_who_a_program_is_and_what_it_was_given(AS_A_USER);
+    the_status_says_who_a_program_is_and_what_it_was_given(Level::ORDINARY);
 }
 
 #[test]
 fn a_probe_that_is_sent_elsewhere_succeeds_with_a_warning() {
-    let cluster = cluster(AS_ROOT);
+    let cluster = cluster(Level::ROOT);
     let server = "import http.server as h
 class Elsewhere(h.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -200,7 +187,7 @@ h.HTTPServer(('', 80), Elsewhere).serve_forever()";
 
 #[test]
 fn a_probe_that_cannot_be_made_counts_neither_way() {
-    let cluster = cluster(MOUNTS);
+    let cluster = cluster(Level::MOUNTS);
     let probe = json!({"livenessProbe": {"exec": {"command": ["/no/such/program"]}, "periodSeconds": 1,
         "failureThreshold": 1}});
     apply(&cluster, &pod("alive", "sleep 1000", probe));
@@ -217,7 +204,7 @@ fn a_probe_that_cannot_be_made_counts_neither_way() {
 
 #[test]
 fn a_crashing_container_goes_on_waiting_when_petset_is_started_again() {
-    let mut cluster = cluster(MOUNTS);
+    let mut cluster = cluster(Level::MOUNTS);
     apply(&cluster, &pod("crashing", "exit 1", json!({})));
     let waits = |pod: &Value, for_so_long: &str| {
         let state = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
@@ -271,12 +258,12 @@ fn a_terminal_is_the_containers_own(level: Level) {
 
 #[test]
 fn a_terminal_is_the_containers_own_as_root() {
-    a_terminal_is_the_containers_own(AS_ROOT);
+    a_terminal_is_the_containers_own(Level::ROOT);
 }
 
 #[test]
 fn a_terminal_is_the_containers_own_as_an_ordinary_user() {
-    a_terminal_is_the_containers_own(AS_A_USER);
+    a_terminal_is_the_containers_own(Level::ORDINARY);
 }
 
 fn the_api_answers_at_its_services_address_from_the_first_moment(level: Level) {
@@ -301,17 +288,17 @@ fn the_api_answers_at_its_services_address_from_the_first_moment(level: Level) {
 
 #[test]
 fn the_api_answers_at_its_services_address_from_the_first_moment_as_root() {
-    the_api_answers_at_its_services_address_from_the_first_moment(AS_ROOT);
+    the_api_answers_at_its_services_address_from_the_first_moment(Level::ROOT);
 }
 
 #[test]
 fn the_api_answers_at_its_services_address_from_the_first_moment_as_an_ordinary_user() {
-    the_api_answers_at_its_services_address_from_the_first_moment(AS_A_USER);
+    the_api_answers_at_its_services_address_from_the_first_moment(Level::ORDINARY);
 }
 
 #[test]
 fn a_failed_liveness_probe_stops_a_container_with_its_own_signal_and_within_the_probes_grace() {
-    let cluster = cluster(MOUNTS);
+    let cluster = cluster(Level::MOUNTS);
     let probe = |grace: u32| {
         json!({"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1,
             "terminationGracePeriodSeconds": grace})
@@ -348,7 +335,7 @@ fn a_failed_liveness_probe_stops_a_container_with_its_own_signal_and_within_the_
 
 #[test]
 fn a_hook_that_is_answered_has_succeeded_and_of_one_that_fails_no_more_is_said() {
-    let cluster = cluster(AS_ROOT);
+    let cluster = cluster(Level::ROOT);
     let server = "import http.server as h
 class Broken(h.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -374,7 +361,7 @@ h.HTTPServer(('', 80), Broken).serve_forever()";
 
 #[test]
 fn a_hook_that_does_not_end_keeps_neither_its_pod_nor_petset_from_stopping() {
-    let mut cluster = cluster(MOUNTS);
+    let mut cluster = cluster(Level::MOUNTS);
     let hook = json!({"lifecycle": {"postStart": {"exec": {"command": ["sleep", "1000"]}}}});
     for name in ["deleted", "left"] {
         // Its log is not shown yet.

@@ -110,7 +110,9 @@ impl Kubelet {
     }
 
     fn note_api(&self, ports: &[port::ServicePort], are_kept: bool) {
-        let server = self.options.api_server.as_ref();
+        // Elsewhere there are no rules that could be kept.
+        let has_rules = self.options.cluster_network.is_some();
+        let server = self.options.api_server.as_ref().filter(|_| has_rules);
         let server = server.and_then(|(host, port)| Some(SocketAddrV4::new(host.parse().ok()?, *port)));
         let at = server
             .filter(|_| are_kept)

@@ -1,6 +1,6 @@
 //! A cluster of three etcd members that find each other by name.
 
-use super::{AS_A_USER, AS_ROOT, PATIENCE, Software, needs};
+use super::{PATIENCE, Software, needs};
 use e2e::binary::{Level, eventually};
 
 const CLIENT: &str = "--endpoints=http://etcd-client:2379";
@@ -62,10 +62,10 @@ fn members_find_each_other_and_lose_nothing(level: Level) {
 
 #[test]
 fn members_find_each_other_and_lose_nothing_as_root() {
-    members_find_each_other_and_lose_nothing(AS_ROOT);
+    members_find_each_other_and_lose_nothing(Level::ROOT);
 }
 
 #[test]
 fn members_find_each_other_and_lose_nothing_as_an_ordinary_user() {
-    members_find_each_other_and_lose_nothing(AS_A_USER);
+    members_find_each_other_and_lose_nothing(Level::ORDINARY);
 }

@@ -9,22 +9,13 @@ mod postgres;
 mod redis;
 mod website;
 
-use e2e::binary::{Cluster, Level, Ran, Who, eventually, repository, run};
+use e2e::binary::{Cluster, Level, Ran, eventually, repository, run};
 use serde_json::Value;
 use std::process::Command;
 use std::time::Duration;
 
 /// Databases start slowly on a machine that runs other tests.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-const AS_ROOT: Level = Level {
-    isolation: "namespaces",
-    who: Who::Tester,
-};
-const AS_A_USER: Level = Level {
-    isolation: "namespaces",
-    who: Who::Ordinary,
-};
 
 /// A set from `examples/` that runs.
 struct Software {

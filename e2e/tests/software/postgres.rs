@@ -1,6 +1,6 @@
 //! PostgreSQL: a primary and a standby that streams from it.
 
-use super::{AS_A_USER, AS_ROOT, PATIENCE, Software, needs};
+use super::{PATIENCE, Software, needs};
 use e2e::binary::{Level, eventually};
 
 const PSQL: [&str; 6] = [
@@ -84,10 +84,10 @@ fn a_standby_follows_its_primary_and_loses_nothing(level: Level) {
 
 #[test]
 fn a_standby_follows_its_primary_and_loses_nothing_as_root() {
-    a_standby_follows_its_primary_and_loses_nothing(AS_ROOT);
+    a_standby_follows_its_primary_and_loses_nothing(Level::ROOT);
 }
 
 #[test]
 fn a_standby_follows_its_primary_and_loses_nothing_as_an_ordinary_user() {
-    a_standby_follows_its_primary_and_loses_nothing(AS_A_USER);
+    a_standby_follows_its_primary_and_loses_nothing(Level::ORDINARY);
 }

@@ -1,6 +1,6 @@
 //! Redis: a primary and two replicas.
 
-use super::{AS_A_USER, AS_ROOT, PATIENCE, Software, needs};
+use super::{PATIENCE, Software, needs};
 use e2e::binary::{Level, eventually};
 
 fn set(redis: &Software, key: &str) {
@@ -63,10 +63,10 @@ fn replicas_follow_their_primary_and_lose_nothing(level: Level) {
 
 #[test]
 fn replicas_follow_their_primary_and_lose_nothing_as_root() {
-    replicas_follow_their_primary_and_lose_nothing(AS_ROOT);
+    replicas_follow_their_primary_and_lose_nothing(Level::ROOT);
 }
 
 #[test]
 fn replicas_follow_their_primary_and_lose_nothing_as_an_ordinary_user() {
-    replicas_follow_their_primary_and_lose_nothing(AS_A_USER);
+    replicas_follow_their_primary_and_lose_nothing(Level::ORDINARY);
 }

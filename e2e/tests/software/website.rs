@@ -1,6 +1,6 @@
 //! nginx, serving what is in its volume.
 
-use super::{AS_A_USER, AS_ROOT, PATIENCE, Software, needs};
+use super::{PATIENCE, Software, needs};
 use e2e::binary::{Level, eventually, run};
 use std::process::Command;
 
@@ -51,10 +51,10 @@ fn volumes_are_served_through_everything(level: Level) {
 
 #[test]
 fn volumes_are_served_through_everything_as_root() {
-    volumes_are_served_through_everything(AS_ROOT);
+    volumes_are_served_through_everything(Level::ROOT);
 }
 
 #[test]
 fn volumes_are_served_through_everything_as_an_ordinary_user() {
-    volumes_are_served_through_everything(AS_A_USER);
+    volumes_are_served_through_everything(Level::ORDINARY);
 }
