@@ -177,13 +177,15 @@ fn the_instance_before_has_a_log_and_a_terminal_has_carriage_returns(cluster: &C
 fn a_follower_loses_nothing_when_the_log_is_rotated(cluster: &Cluster) {
     let gate = cluster.inside().join("gate").display().to_string();
     let filler = "x".repeat(400);
+    // It has the gate open for writing, too: there is no end of it when who asked closes theirs.
     let script = format!(
-        "mkfifo {gate}; n=0; while read turn < {gate}; do i=0; while [ $i -lt 1000 ]; do echo $n {filler}; \
-         n=$((n + 1)); i=$((i + 1)); done; done"
+        "mkfifo {gate}; exec 3<>{gate}; echo open; n=0; while read turn <&3; do i=0; while [ $i -lt 1000 ]; do \
+         echo $n {filler}; n=$((n + 1)); i=$((i + 1)); done; done"
     );
     cluster.create(&pod("turns", json!({"containers": [container("c", &script)]})));
     cluster.until("pod turns", |pod| pod["status"]["phase"] == "Running");
     let follower = Lines::of(&mut cluster.kubectl_command(&["logs", "-f", "turns"]));
+    follower.until("the gate is open", |line| line == "open");
     let mut next = 0;
     // 400 KB each: more than three files.
     for _ in 0..9 {
