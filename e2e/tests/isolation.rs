@@ -143,6 +143,17 @@ fn a_pod_on_the_nodes_network_has_the_nodes_address_as_an_ordinary_user() {
     a_pod_on_the_nodes_network_has_the_nodes_address(Level::ORDINARY);
 }
 
+/// Stop it: no process and no link is left.
+fn ends_without_a_trace(cluster: &mut Cluster) {
+    assert!(cluster.terminate().success());
+    eventually("all processes have gone", PATIENCE, || {
+        let left = cluster.processes();
+        left.is_empty().then_some(()).ok_or_else(|| left.join("\n"))
+    });
+    let links = run(Command::new("ip").args(["-o", "link"])).ok();
+    assert!(!links.contains("pet"), "{links}");
+}
+
 fn nothing_is_left_behind(level: Level) {
     let mut cluster = twins(level);
     let status = run(&mut cluster.petset(&["status"])).ok();
@@ -151,13 +162,7 @@ fn nothing_is_left_behind(level: Level) {
         "{status}"
     );
     assert!(status.contains("Pods        10.244.0.0/16"), "{status}");
-    assert!(cluster.terminate().success());
-    eventually("all processes have gone", PATIENCE, || {
-        let left = cluster.processes();
-        left.is_empty().then_some(()).ok_or_else(|| left.join("\n"))
-    });
-    let links = run(Command::new("ip").args(["-o", "link"])).ok();
-    assert!(!links.contains("pet"), "{links}");
+    ends_without_a_trace(&mut cluster);
     // The same addresses again.
     cluster.start(&[]);
     cluster.until_available("twins", 2);
@@ -254,13 +259,7 @@ fn a_holder_may_be_killed_and_the_next_one_is_in_the_same_network(level: Level) 
 
     // Without any holder it can be stopped, and everything goes.
     cluster.kill_holder();
-    assert!(cluster.terminate().success());
-    eventually("all processes have gone", PATIENCE, || {
-        let left = cluster.processes();
-        left.is_empty().then_some(()).ok_or_else(|| left.join("\n"))
-    });
-    let links = run(Command::new("ip").args(["-o", "link"])).ok();
-    assert!(!links.contains("pet"), "{links}");
+    ends_without_a_trace(&mut cluster);
 }
 
 #[test]

@@ -62,10 +62,13 @@ pub fn start(
     }
     let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(|e| format!("pipe: {e}"));
     let ((told, tell), (seen, see)) = (pipe()?, pipe()?);
-    let (kind, flags) = (SockType::Stream, SockFlag::SOCK_CLOEXEC);
-    let pair = socketpair(AddressFamily::Unix, kind, None, flags).map_err(|e| format!("socketpair: {e}"));
     let (mut own, to_shim) = match stdio {
-        Stdio::OwnTerminal(_) => pair.map(|(own, theirs)| (Some(Connection::new(own)), Some(theirs)))?,
+        Stdio::OwnTerminal(_) => {
+            let (kind, flags) = (SockType::Stream, SockFlag::SOCK_CLOEXEC);
+            let pair = socketpair(AddressFamily::Unix, kind, None, flags);
+            let (own, theirs) = pair.map_err(|e| format!("socketpair: {e}"))?;
+            (Some(Connection::new(own)), Some(theirs))
+        }
         _ => (None, None),
     };
     match fork_into(place, view)? {

@@ -114,14 +114,14 @@ impl Overlays {
         }
         self.mount(&upper, &[root.to_path_buf()], onto)
             .map_err(at("cannot lay an overlay over", root))?;
-        let mounted = self.mounted.iter().map(|(path, _)| path.clone());
-        let (tops, deeper): (BTreeSet<PathBuf>, BTreeSet<PathBuf>) = mounted
-            .filter(|path| path != root && !path.strip_prefix(root).is_ok_and(is_own))
-            .partition(|path| path.parent() == Some(root));
+        let is_shown = |path: &Path| path != root && !path.strip_prefix(root).is_ok_and(is_own);
+        let mounted = self.mounted.iter().map(|(path, _)| path);
+        let tops = mounted.filter(|path| path.parent() == Some(root) && is_shown(path));
+        let tops: BTreeSet<PathBuf> = tops.cloned().collect();
         for top in &tops {
             self.show(top, &onto.join(top.strip_prefix(root).unwrap_or(top)), 0)?;
         }
-        let is_left = |path: &Path| deeper.contains(path) && !tops.iter().any(|top| path.starts_with(top));
+        let is_left = |path: &Path| is_shown(path) && !tops.iter().any(|top| path.starts_with(top));
         self.disks(root, onto, is_left)
     }
 
