@@ -3,13 +3,15 @@
 //!
 //! What keeps the old pod is no clock: its preStop hook waits for a gate that nobody opens, and its shim, which would have to
 //! kill it, is stopped (SIGSTOP).
+//!
+//! Neither does a container run beside what is left of the instance before it when all who held that were killed.
 
 use e2e::binary::{Cluster, Level, PATIENCE, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Who finds the journal locked runs beside somebody. The lock is held by a process below the main one, too, which has a
 /// session of its own and ignores SIGTERM as its parent does.
@@ -83,22 +85,30 @@ fn shim_of(pid: i32) -> Pid {
     Pid::from_raw(parent.parse().expect("a number"))
 }
 
+/// Where the only volume is.
+fn volume_of(cluster: &Cluster) -> PathBuf {
+    let path = cluster.get("pv")["items"][0]["spec"]["hostPath"]["path"].clone();
+    PathBuf::from(path.as_str().expect("a directory"))
+}
+
+fn starts(volume: &Path) -> String {
+    fs::read_to_string(volume.join("starts")).unwrap_or_default()
+}
+
+fn until_started(volume: &Path, times: usize) {
+    eventually("the program has started", PATIENCE, || {
+        let starts = starts(volume);
+        (starts.lines().count() == times).then_some(()).ok_or(starts)
+    });
+}
+
 fn the_successor_waits(level: Level) {
     let mut cluster = Cluster::at(level);
     cluster.start(&[]);
     cluster.create(&manifest());
     let pod = cluster.until("pod one-0", is_running);
-    let volume = cluster.get("pv")["items"][0]["spec"]["hostPath"]["path"].clone();
-    let volume = PathBuf::from(volume.as_str().expect("a directory"));
-    let starts = || fs::read_to_string(volume.join("starts")).unwrap_or_default();
-    let started = |times: usize| {
-        eventually("the program has started", PATIENCE, || {
-            (starts().lines().count() == times)
-                .then_some(())
-                .ok_or_else(starts)
-        });
-    };
-    started(1);
+    let volume = volume_of(&cluster);
+    until_started(&volume, 1);
     let process = main_process(&pod);
     cluster.kubectl("delete pod one-0 --wait=false");
     let of_pod = "events --field-selector involvedObject.name=one-0,reason=Killing";
@@ -120,11 +130,11 @@ fn the_successor_waits(level: Level) {
     let now = cluster.get("pod one-0");
     assert_eq!(now["metadata"]["uid"], successor["metadata"]["uid"]);
     assert!(!is_running(&now), "{now:#}");
-    assert_eq!(starts(), "start\n");
+    assert_eq!(starts(&volume), "start\n");
     assert_eq!(shim_of(process), still.0, "the one before is still there");
     drop(still);
     cluster.until("pod one-0", is_running);
-    started(2);
+    until_started(&volume, 2);
     assert!(!volume.join("violations").exists());
     // So that the cluster can be stopped without waiting for the gate.
     cluster.kubectl("delete sts one --cascade=orphan");
@@ -139,4 +149,36 @@ fn a_successor_waits_for_the_last_process_of_a_pod_that_was_removed_by_force_in_
 #[test]
 fn a_successor_waits_for_the_last_process_of_a_pod_that_was_removed_by_force_without_any() {
     the_successor_waits(Level::PLAIN);
+}
+
+fn nothing_is_left_when_all_who_held_it_are_killed(level: Level) {
+    let mut cluster = Cluster::at(level);
+    cluster.start(&["--crash-loop-max=1"]);
+    cluster.create(&manifest());
+    let pod = cluster.until("pod one-0", is_running);
+    let volume = volume_of(&cluster);
+    until_started(&volume, 1);
+    let shim = shim_of(main_process(&pod));
+    // Now nobody inherits what the shim leaves behind, and what the main process started has lost both parents.
+    cluster.kill_holder();
+    kill(shim, Signal::SIGKILL).expect("it runs");
+    until_started(&volume, 2);
+    assert!(!volume.join("violations").exists());
+    cluster.kubectl("delete sts one --cascade=orphan");
+    cluster.kubectl("delete pod one-0 --force --grace-period=0");
+}
+
+#[test]
+fn a_container_waits_for_what_killed_ones_left_behind_in_namespaces() {
+    nothing_is_left_when_all_who_held_it_are_killed(Level::ROOT);
+}
+
+#[test]
+fn a_container_waits_for_what_killed_ones_left_behind_with_mounts_of_its_own() {
+    nothing_is_left_when_all_who_held_it_are_killed(Level::MOUNTS);
+}
+
+#[test]
+fn a_container_waits_for_what_killed_ones_left_behind_without_any() {
+    nothing_is_left_when_all_who_held_it_are_killed(Level::PLAIN);
 }

@@ -4,13 +4,11 @@
 //!
 //! A process is known by its id and the time of its start, within one boot of the machine: ids are used again. What came from
 //! a container's main process is known by its mount namespace; the number of one is used again at once, so that a mount out of
-//! the shim's directory (every container has one, for its termination message) must be seen in it, too. Control groups go
-//! last.
+//! the shim's directory (every container has one, for its termination message) must be seen in it, too. Where containers have
+//! no mount namespace, it is known by its environment, which says where the container's volumes are. Control groups go last.
 
-use crate::shim::mountinfo;
 use crate::shim::protocol::pod;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use crate::shim::{self, mountinfo, stat};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs;
@@ -38,6 +36,9 @@ pub struct Held {
     shim: Option<(i32, u64)>,
     /// Numbers of mount namespaces that are not the host's.
     mounts: BTreeSet<u64>,
+    /// Entries of the environment that nobody else's processes have.
+    #[serde(default)]
+    environment: BTreeSet<String>,
     /// Control groups that were made for containers.
     #[serde(default)]
     cgroups: BTreeSet<PathBuf>,
@@ -59,6 +60,11 @@ impl Held {
         self.processes.extend(process);
         let mounts = mounts_of(pid).filter(|mounts| Some(*mounts) != mounts_of(std::process::id() as i32));
         self.mounts.extend(mounts);
+    }
+
+    /// Processes that have this entry in their environment, too; false: that has been known.
+    pub fn add_environment(&mut self, name: &str, value: &str) -> bool {
+        self.environment.insert(format!("{name}={value}"))
     }
 
     /// These control groups, too.
@@ -84,7 +90,7 @@ impl Held {
         for (pid, started) in &self.processes {
             if start_time(*pid) == Some(*started) {
                 found = true;
-                kill_with_descendants(*pid);
+                shim::kill_with_descendants(*pid);
             }
         }
         let is_ours = |pid: i32| {
@@ -92,7 +98,15 @@ impl Held {
                 && fs::read_to_string(format!("/proc/{pid}/mountinfo"))
                     .is_ok_and(|table| mountinfo::shows(&table, directory))
         };
-        found | (!self.mounts.is_empty() && crate::shim::kill_each(is_ours))
+        let has_ours = |pid: i32| {
+            fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
+                let mut entries = environment.split(|byte| *byte == 0);
+                entries.any(|entry| self.environment.iter().any(|ours| entry == ours.as_bytes()))
+            })
+        };
+        found
+            | (!self.mounts.is_empty() && shim::kill_each(is_ours))
+            | (!self.environment.is_empty() && shim::kill_each(has_ours))
     }
 }
 
@@ -113,7 +127,7 @@ impl Orphan {
     /// Kill it with all that it holds; whether there was anything left to kill.
     pub fn kill(self) -> bool {
         self.is_alive() && {
-            kill_with_descendants(self.pid);
+            shim::kill_with_descendants(self.pid);
             true
         }
     }
@@ -132,15 +146,6 @@ pub fn orphans(data_dir: &Path) -> Vec<Orphan> {
         .map(|(pid, started)| Orphan { pid, started })
         .filter(|orphan| orphan.is_alive())
         .collect()
-}
-
-/// From the top: who sees its child end might go on to its next one.
-fn kill_with_descendants(pid: i32) {
-    let below = crate::shim::descendants(pid);
-    for pid in std::iter::once(pid).chain(below) {
-        // One that has gone meanwhile is what we want.
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-    }
 }
 
 /// Kill what a shim left behind, and wait until nothing of it is there any more. Not for one that answers.
@@ -193,8 +198,8 @@ fn mounts_of(pid: i32) -> Option<u64> {
 /// When a process started, in clock ticks since boot: the 22nd field of its `stat`. `None`: there is none, or only
 /// its zombie.
 fn start_time(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let stat = stat::read(pid)?;
+    let mut fields = stat::fields(&stat)?;
     let state = fields.next()?;
     if state == "Z" || state == "X" {
         return None;
@@ -270,16 +275,48 @@ mod tests {
     #[tokio::test]
     async fn what_is_written_down_is_killed_with_all_below() {
         let directory = tempfile::tempdir().expect("tempdir");
+        // It is killed while it makes others, each of which has the other end of its output.
         let mut child = std::process::Command::new("sh")
-            .args(["-c", "sleep 1000 & wait"])
+            .args([
+                "-c",
+                "echo; for _ in 1 2 3 4 5 6 7 8 9 10; do sleep 1000 & done; wait",
+            ])
+            .stdout(std::process::Stdio::piped())
             .spawn()
             .expect("sh");
+        let mut stdout = child.stdout.take().expect("it is piped");
+        io::Read::read_exact(&mut stdout, &mut [0; 1]).expect("it runs");
         let mut held = Held::new();
         held.add(child.id() as i32);
         held.write(directory.path()).expect("written");
         settle(directory.path()).await;
         assert!(!child.wait().expect("it ended").success());
         assert_eq!(Held::read(directory.path()), None);
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || done.send(io::copy(&mut stdout, &mut io::sink())));
+        let rest = ended.recv_timeout(Duration::from_secs(30));
+        rest.expect("a process is left").expect("it can be read");
+    }
+
+    #[tokio::test]
+    async fn who_has_lost_all_parents_is_known_by_the_environment() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let value = directory.path().display().to_string();
+        let start = |value: &str| {
+            let mut command = std::process::Command::new("sleep");
+            command.arg("1000").env("PETSET_ROOT", value);
+            command.spawn().expect("sleep")
+        };
+        let (mut ours, mut other) = (start(&value), start(&format!("{value}/other")));
+        let mut held = Held::new();
+        assert!(held.add_environment("PETSET_ROOT", &value));
+        assert!(!held.add_environment("PETSET_ROOT", &value));
+        held.write(directory.path()).expect("written");
+        settle(directory.path()).await;
+        assert!(!ours.wait().expect("it ended").success());
+        assert_eq!(other.try_wait().expect("it can be waited for"), None);
+        other.kill().expect("it runs");
+        other.wait().expect("it ends");
     }
 
     #[tokio::test]

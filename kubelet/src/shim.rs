@@ -19,6 +19,7 @@ mod output;
 mod pod;
 pub mod protocol;
 mod spawn;
+pub(crate) mod stat;
 mod tree;
 pub mod user;
 pub mod view;
@@ -26,7 +27,7 @@ pub(crate) mod wire;
 
 pub(crate) use pod::serve;
 pub use tree::descendants;
-pub(crate) use tree::{kill_descendants, kill_each};
+pub(crate) use tree::{kill_descendants, kill_each, kill_with_descendants, processes};
 
 use nix::unistd::{Gid, Uid};
 use std::fs::{self, OpenOptions};

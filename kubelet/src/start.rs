@@ -10,7 +10,7 @@ use crate::image::user::User;
 use crate::image::{Resolved, Unresolved};
 use crate::process::Container as Process;
 use crate::security::{self, Confinement, Facts};
-use crate::shim::protocol::{Isolation, Log, MainStdio, Mount, Spec};
+use crate::shim::protocol::{Isolation, Log, MainStdio, Mount, ROOT_VARIABLE, Spec};
 use crate::volume::{self, Ready};
 use crate::{log, names, privilege, sandbox};
 use events::EventType;
@@ -365,14 +365,14 @@ impl Start {
             std::os::unix::fs::symlink(&source, &link)
                 .map_err(|e| format!("cannot create {}: {e}", link.display()))?;
         }
-        environment.set("PETSET_ROOT", root.display().to_string());
+        environment.set(ROOT_VARIABLE, root.display().to_string());
         for each in self.container.volume_mounts.iter().flatten() {
             let name = each.name.to_uppercase().replace('-', "_");
             let link = root.join(each.mount_path.trim_start_matches('/'));
             environment.set(&format!("PETSET_VOLUME_{name}"), link.display().to_string());
         }
         let message = format!(
-            "No namespaces here: volumes are below {} (PETSET_ROOT)",
+            "No namespaces here: volumes are below {} ({ROOT_VARIABLE})",
             root.display()
         );
         self.tell(EventType::Warning, "NoMountNamespace", message);

@@ -7,6 +7,7 @@
 use crate::Kubelet;
 use crate::exec::Listed;
 use crate::process::Root;
+use crate::shim::{self, stat};
 use crate::status::go_duration;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -187,9 +188,8 @@ struct Process {
 }
 
 impl Process {
-    /// The second field, the program's name in parentheses, may hold anything.
     fn parse(stat: &str) -> Option<Self> {
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let fields: Vec<&str> = stat::fields(stat)?.collect();
         let number = |nth: usize| fields.get(nth - 3)?.parse::<u64>().ok();
         Some(Self {
             parent: fields.get(1)?.parse().ok()?,
@@ -201,15 +201,9 @@ impl Process {
 
 /// Look at every process once.
 fn take(roots: &[Root]) -> Sample {
-    let processes: HashMap<i32, Process> = fs::read_dir("/proc")
+    let processes: HashMap<i32, Process> = shim::processes()
         .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
-        .filter_map(|pid| {
-            let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-            Some((pid, Process::parse(&String::from_utf8_lossy(&stat))?))
-        })
+        .filter_map(|pid| Some((pid, Process::parse(&stat::read(pid)?)?)))
         .collect();
     let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
     for (pid, process) in &processes {
@@ -377,7 +371,7 @@ mod tests {
         let (own, below) = (std::process::id() as i32, child.id() as i32);
         let (own, main, below) = (Root::Shim(own), Root::Main(below), Root::Shim(below));
         let sample = take(&[own, below, main, Root::Main(i32::MAX)]);
-        for pid in crate::shim::descendants(child.id() as i32) {
+        for pid in shim::descendants(child.id() as i32) {
             let _ =
                 nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }

@@ -4,7 +4,7 @@ use super::container::{Container, Reach};
 use super::launch::{self, Place};
 use super::network::{self, Attached};
 use super::protocol::pod::{Pod, Report, Request};
-use super::protocol::{Exit, Isolation, Sandbox, Spec};
+use super::protocol::{Exit, Isolation, ROOT_VARIABLE, Sandbox, Spec};
 use super::spawn::Stdio;
 use super::wire::Connection;
 use super::{kill_descendants, map_ids, view};
@@ -91,17 +91,10 @@ impl Shim {
             network: None,
             _cluster: File::open("/proc/self/ns/net").ok(),
         };
-        shim.write_down(shim.pod.pid)?;
+        shim.held.add(shim.pod.pid);
+        write_down(&shim.held, &shim.pod.sandbox)?;
         shim.pod.failure = shim.isolate().err();
         Ok(shim)
-    }
-
-    /// One more process that must be gone before anybody else may hold this pod.
-    fn write_down(&mut self, pid: i32) -> Result<(), String> {
-        self.held.add(pid);
-        let directory = &self.pod.sandbox.directory;
-        let written = self.held.write(directory);
-        written.map_err(|e| format!("cannot write to {}: {e}", directory.display()))
     }
 
     /// Make the namespaces that the pod's containers share.
@@ -310,11 +303,19 @@ impl Shim {
             (true, pause) => (Place::Shared(pause), Reach::Mounts),
             (false, _) => (Place::Shared(None), Reach::Tree),
         };
+        if sandbox.isolation == Isolation::None
+            && let Some((name, value)) = spec.env.iter().find(|(name, _)| name == ROOT_VARIABLE)
+            && self.held.add_environment(name, value)
+        {
+            // Before there is anything to find by it.
+            write_down(&self.held, sandbox)?;
+        }
         let container = Container::start(name, instance, spec, sandbox, place, reach)?;
         let known = container.known.clone();
         self.held.add_cgroups(container.cgroups());
+        self.held.add(known.pid);
         self.containers.insert(name.to_owned(), container);
-        if let Err(message) = self.write_down(known.pid) {
+        if let Err(message) = write_down(&self.held, sandbox) {
             super::complain(&message);
         }
         Ok(known)
@@ -443,6 +444,13 @@ impl Shim {
         let _ = fs::remove_file(directory.join(super::protocol::pod::SOCKET));
         0
     }
+}
+
+/// What must be gone before anybody else may hold this pod.
+fn write_down(held: &Held, sandbox: &Sandbox) -> Result<(), String> {
+    let directory = &sandbox.directory;
+    let written = held.write(directory);
+    written.map_err(|e| format!("cannot write to {}: {e}", directory.display()))
 }
 
 /// A fork has all descriptors of the holder.

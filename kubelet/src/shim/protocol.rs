@@ -7,6 +7,9 @@ pub mod pod;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+/// The variable that says where a container without a mount namespace finds its volumes; no two containers have the same.
+pub const ROOT_VARIABLE: &str = "PETSET_ROOT";
+
 /// What to run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spec {

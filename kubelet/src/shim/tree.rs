@@ -1,11 +1,11 @@
 //! Killing a process tree whole. The shim is the subreaper of the tree, so whatever loses its parent becomes the
 //! shim's own child: walking down from the shim finds every process there is.
 
+use super::stat;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
-use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 
 /// SIGKILL to every process below this one, but for the children in `spared` and what is below those; true: there were
@@ -17,6 +17,47 @@ pub fn kill_descendants(spared: &BTreeSet<Pid>) -> bool {
         let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
     }
     !found.is_empty()
+}
+
+/// How often processes are looked at that do not stand still, because they wait for a disk or make others all the time.
+const STOP_TRIES: u32 = 50;
+
+/// SIGKILL to a process that is not this one's child, and to all below it. They are stopped first: what is forked while this
+/// walks would lose the parent by which it is found, and then nobody would know whose it is.
+pub fn kill_with_descendants(root: i32) {
+    let mut stopped = BTreeSet::new();
+    let mut found = Vec::new();
+    for _ in 0..STOP_TRIES {
+        // Who stood still before the look around makes no more.
+        let all_stand_still = stopped.iter().all(|pid| stands_still(*pid));
+        found = vec![root];
+        found.extend(descendants(root));
+        let known = stopped.len();
+        for pid in &found {
+            if stopped.insert(*pid) {
+                let _ = kill(Pid::from_raw(*pid), Signal::SIGSTOP);
+            }
+        }
+        if all_stand_still && stopped.len() == known {
+            break;
+        }
+    }
+    // From the top: who sees its child end might go on to its next one.
+    for pid in found {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+}
+
+/// Whether all threads of a process are stopped, or it has gone.
+fn stands_still(pid: i32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat"));
+        stat.map_or(true, |stat| {
+            let state = stat::fields(&stat).and_then(|mut fields| fields.next());
+            state.is_none_or(|state| matches!(state, "T" | "t" | "Z" | "X"))
+        })
+    })
 }
 
 /// SIGKILL to every process that is one of these; true: there were some.
@@ -40,7 +81,8 @@ pub fn kill_in_mount_namespace(namespace: &File) -> bool {
     })
 }
 
-fn processes() -> Vec<i32> {
+/// Every process that there is.
+pub fn processes() -> Vec<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries
         .filter_map(|e| e.file_name().to_str()?.parse().ok())
@@ -52,17 +94,10 @@ pub fn descendants(root: i32) -> Vec<i32> {
     descendants_but(root, &BTreeSet::new())
 }
 
-/// More than a process's `stat` has. The kernel writes it anew for each read, so that one is better than several.
-const STAT: usize = 1024;
-
 fn descendants_but(root: i32, spared: &BTreeSet<Pid>) -> Vec<i32> {
     let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
     for pid in processes() {
-        let mut stat = [0; STAT];
-        let read = File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut stat));
-        let parent = read
-            .ok()
-            .and_then(|length| parent_of(&String::from_utf8_lossy(&stat[..length])));
+        let parent = stat::read(pid).and_then(|stat| parent_of(&stat));
         if let Some(parent) = parent {
             children.entry(parent).or_default().push(pid);
         }
@@ -81,14 +116,15 @@ fn descendants_but(root: i32, spared: &BTreeSet<Pid>) -> Vec<i32> {
     found
 }
 
-/// The fourth field of `/proc/PID/stat`; the second, the program's name in parentheses, may hold anything.
+/// The fourth field of `/proc/PID/stat`.
 fn parent_of(stat: &str) -> Option<i32> {
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    stat::fields(stat)?.nth(1)?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read;
 
     #[test]
     fn a_program_name_with_parentheses_and_spaces_does_not_confuse() {

@@ -1,0 +1,23 @@
+//! What `/proc/PID/stat` says.
+
+use std::fs::File;
+use std::io::Read;
+use std::str::SplitWhitespace;
+
+/// More than there ever is. The kernel writes it anew for each read, so that one is better than several.
+const MOST: usize = 1024;
+
+/// That of a process; `None`: there is none.
+pub fn read(pid: i32) -> Option<String> {
+    let mut stat = [0; MOST];
+    let length = File::open(format!("/proc/{pid}/stat"))
+        .ok()?
+        .read(&mut stat)
+        .ok()?;
+    Some(String::from_utf8_lossy(&stat[..length]).into_owned())
+}
+
+/// The fields from the third on, the state. The second, the program's name in parentheses, may hold anything.
+pub fn fields(stat: &str) -> Option<SplitWhitespace<'_>> {
+    Some(stat.rsplit_once(')')?.1.split_whitespace())
+}
