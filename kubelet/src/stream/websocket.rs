@@ -9,7 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
@@ -21,6 +21,8 @@ const CLOSE: u8 = 255;
 const MESSAGE: usize = 32 << 20;
 /// How often a client is asked whether it is there: one that has gone without a word is noticed by the failing write.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// How long a client may take to show that it listens.
+const LISTENING: Duration = Duration::from_secs(1);
 /// How long a client may take to answer the closing of a connection.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -94,6 +96,7 @@ async fn carry<IO: AsyncRead + AsyncWrite + Unpin>(
     idle: Idle,
 ) {
     let (mut sink, mut stream) = socket.split();
+    let listens = Notify::new();
     let read = async {
         while let Some(Ok(message)) = stream.next().await {
             match message {
@@ -103,12 +106,17 @@ async fn carry<IO: AsyncRead + AsyncWrite + Unpin>(
                         deliver(protocol, &mut incoming, channel, bytes).await;
                     }
                 }
+                Message::Pong(_) => listens.notify_one(),
                 Message::Close(_) => break,
-                _ => {}
+                Message::Ping(_) | Message::Frame(_) => {}
             }
         }
     };
     let write = async {
+        // kubectl up to 1.33 drops what comes while it still makes its channels, and then says nothing and succeeds: a short
+        // program is quicker than that. Who answers is past it. RFC 6455, section 5.5.2: everybody answers.
+        sink.send(Message::Ping(Bytes::new())).await?;
+        let _ = tokio::time::timeout(LISTENING, listens.notified()).await;
         let mut tick = tokio::time::interval(KEEP_ALIVE);
         tick.reset();
         loop {
@@ -190,4 +198,46 @@ fn message(protocol: Channels, channel: u8, bytes: &[u8]) -> Message {
     message.put_u8(channel);
     message.put_slice(bytes);
     Message::Binary(message.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::negotiate::REMOTE;
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
+
+    /// When a client that answers after so long, or never, is told something, and what it is.
+    async fn told(answers_after: Option<Duration>) -> (Duration, [u8; 4]) {
+        let (mut client, server) = tokio::io::duplex(1 << 10);
+        let socket = accept(server).await;
+        let (outgoing, connection) = channels(socket, REMOTE[0], Vec::new(), Idle::new());
+        let talk = async {
+            assert!(outgoing.send(1, b"a").await);
+            let begin = Instant::now();
+            let mut ping = [0; 2];
+            client.read_exact(&mut ping).await.expect("something comes");
+            assert_eq!(ping, [0x89, 0], "RFC 6455, section 5.2: a whole message, a ping");
+            if let Some(after) = answers_after {
+                tokio::time::sleep(after).await;
+                let pong = [0x8a, 0x80, 0, 0, 0, 0];
+                client.write_all(&pong).await.expect("it is taken");
+            }
+            let mut first = [0; 4];
+            client.read_exact(&mut first).await.expect("something comes");
+            (begin.elapsed(), first)
+        };
+        tokio::select! {
+            told = talk => told,
+            () = connection => panic!("the connection ended"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_is_told_nothing_before_it_listens_or_for_a_second() {
+        let said = [0x82, 2, 1, b'a'];
+        let soon = LISTENING / 5;
+        assert_eq!(told(Some(soon)).await, (soon, said));
+        assert_eq!(told(None).await, (LISTENING, said));
+    }
 }
