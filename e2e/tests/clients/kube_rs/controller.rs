@@ -1,6 +1,6 @@
 //! What controllers are made of: finalizers, owner references, events, an election on a Lease.
 
-use crate::{client, config_map, from, soon, until};
+use super::{client, config_map, from, soon, until};
 use e2e::binary::Cluster;
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;

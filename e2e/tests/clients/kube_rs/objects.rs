@@ -1,6 +1,6 @@
 //! Objects of every kind, pages, patches, metadata alone, discovery, deletion.
 
-use crate::{IDLE, client, config_map, from, pods_may_be_made, soon, stateful_set};
+use super::{IDLE, client, config_map, from, pods_may_be_made, soon, stateful_set};
 use e2e::binary::Cluster;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};

@@ -1,6 +1,6 @@
 //! petset is restarted under watchers and stores.
 
-use crate::{IDLE, client, config_map, soon, stateful_set, until};
+use super::{IDLE, client, config_map, soon, stateful_set, until};
 use e2e::binary::Cluster;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::StatefulSet;

@@ -1,6 +1,6 @@
 //! Logs, exec, attach and port-forward over WebSockets.
 
-use crate::{client, from, pods_may_be_made, soon, stateful_set, until};
+use super::{client, from, pods_may_be_made, soon, stateful_set, until};
 use e2e::binary::Cluster;
 use futures::{AsyncBufReadExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::StatefulSet;

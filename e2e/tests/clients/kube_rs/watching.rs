@@ -1,6 +1,6 @@
 //! `watcher` and reflector stores, by lists and by streaming lists.
 
-use crate::{client, config_map, soon};
+use super::{client, config_map, soon};
 use e2e::binary::Cluster;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::ConfigMap;

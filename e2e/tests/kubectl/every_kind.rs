@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// An object of each kind, which nothing but the API server and the controllers' bookkeeping touches.
-const OBJECTS: &str = include_str!("kubectl_every_kind/objects.yaml");
+const OBJECTS: &str = include_str!("every_kind/objects.yaml");
 
 fn on_all(cluster: &Cluster, file: &Path, line: &str) -> Ran {
     let mut arguments: Vec<&str> = line.split_whitespace().collect();

@@ -1,8 +1,6 @@
 //! Images: loaded, pulled, listed, run and removed, with the binary.
 
-#[path = "images/build.rs"]
 mod build;
-#[path = "images/registry.rs"]
 mod registry;
 
 use build::build;
