@@ -230,7 +230,10 @@ impl Running {
         let said = drain(Some(terminal.clone()), streams.stdout, end);
         let typed = feed(streams.stdin, Some(terminal.clone()));
         let resized = size_of(streams.resize, Some(terminal));
-        until_silent(program, ended, said, async { tokio::join!(typed, resized) }).await
+        until_silent(program, ended, said, async {
+            tokio::join!(biased; resized, typed)
+        })
+        .await
     }
 
     /// Connect to the main process until it ends (its exit) or the client goes; the container lives on. The end of the
@@ -261,10 +264,12 @@ impl Running {
             size_of(streams.resize, connected.terminal).await;
             std::future::pending().await
         };
+        // A client that says how large its terminal is and then types is understood in this order.
         tokio::select! {
+            biased;
+            () = resized => {}
             heard = said => heard?,
             () = typed => return Ok(Exit { code: 0, signal: None }),
-            () = resized => {}
         }
         Ok(self.process.exited().await)
     }

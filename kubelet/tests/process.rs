@@ -8,7 +8,7 @@ use kubelet::holder::client::Holders;
 use kubelet::process::{Container, Launcher, Pod};
 use kubelet::shim::protocol::{Exit, Isolation, Log, Memory, Mount, Sandbox, Spec};
 use libtest_mimic::{Arguments, Failed, Trial};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -64,6 +64,10 @@ fn main() -> ExitCode {
         trial("a_second_instance_waits_for_the_first", one_at_a_time),
         trial("without_its_data_directory_nothing_goes_on", directory_removed),
         trial("a_pod_may_write_to_a_pipe_that_nobody_reads", broken_pipe),
+        trial(
+            "no_signal_is_ignored_because_petset_ignores_it",
+            no_signal_is_ignored,
+        ),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
@@ -512,4 +516,15 @@ async fn broken_pipe() {
     assert_eq!(output(&mut started).await, "y\n");
     let mut started = start(&shell("(yes; echo $? >&2) | head -n 1")).await;
     assert!(output(&mut started).await.contains("141"));
+}
+
+async fn no_signal_is_ignored() {
+    // As nohup does. SAFETY: no handler is set.
+    unsafe { signal(Signal::SIGHUP, SigHandler::SigIgn) }.expect("it can be ignored");
+    let mut started = start(&shell("grep SigIgn /proc/self/status")).await;
+    let said = line(&mut started).await;
+    let ignored = said.strip_prefix("SigIgn:").expect("a line of status").trim();
+    let ignored = u64::from_str_radix(ignored, 16).expect("a mask");
+    // The C library's own are above these.
+    assert_eq!(ignored & 0x7fff_ffff, 0, "{said}");
 }

@@ -273,8 +273,12 @@ fn run(
         spawn::own_terminal(spec, *size, waits, !is_inside).map_err(|e| format!("terminal: {e}"))?;
     }
     SigSet::all().thread_unblock().map_err(failed("sigprocmask"))?;
-    // SAFETY: sets a default, no handler. Rust programs ignore this signal, and what is ignored stays so over an exec.
-    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.map_err(failed("SIGPIPE"))?;
+    // What is ignored stays so over an exec: Rust programs ignore SIGPIPE, and who starts petset with nohup, or beside a script,
+    // made it ignore more. A shell could not even trap that.
+    for each in Signal::iterator().filter(|each| !matches!(each, Signal::SIGKILL | Signal::SIGSTOP)) {
+        // SAFETY: sets a default, no handler.
+        unsafe { signal(each, SigHandler::SigDfl) }.map_err(failed(each.as_str()))?;
+    }
     let directory = spec.working_dir.as_deref().unwrap_or(Path::new("/"));
     std::env::set_current_dir(directory)
         .map_err(|e| format!("cannot enter the working directory {}: {e}", directory.display()))?;
