@@ -22,8 +22,8 @@ pub fn kill_descendants(spared: &BTreeSet<Pid>) -> bool {
 /// How often processes are looked at that do not stand still, because they wait for a disk or make others all the time.
 const STOP_TRIES: u32 = 50;
 
-/// SIGKILL to a process that is not this one's child, and to all below it. They are stopped first: what is forked while this
-/// walks would lose the parent by which it is found, and then nobody would know whose it is.
+/// SIGKILL to a process and to all below it, which this one is not the subreaper of. They are stopped first: what is forked
+/// while this walks would lose the parent by which it is found, and then nobody would know whose it is.
 pub fn kill_with_descendants(root: i32) {
     let mut stopped = BTreeSet::new();
     let mut found = Vec::new();
