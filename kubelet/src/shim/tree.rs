@@ -52,11 +52,11 @@ pub fn kill_with_descendants(root: i32) {
 fn stands_still(pid: i32) -> bool {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
     threads.flatten().all(|thread| {
-        let stat = fs::read_to_string(thread.path().join("stat"));
-        stat.map_or(true, |stat| {
-            let state = stat::fields(&stat).and_then(|mut fields| fields.next());
-            state.is_none_or(|state| matches!(state, "T" | "t" | "Z" | "X"))
-        })
+        let Some(stat) = stat::read_in(&thread.path()) else {
+            return true;
+        };
+        let state = stat::fields(&stat).and_then(|mut fields| fields.next());
+        state.is_none_or(|state| matches!(state, "T" | "t" | "Z" | "X"))
     })
 }
 
@@ -124,7 +124,10 @@ fn parent_of(stat: &str) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsStr;
     use std::io::Read;
+    use std::os::unix::ffi::OsStrExt;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn a_program_name_with_parentheses_and_spaces_does_not_confuse() {
@@ -148,5 +151,26 @@ mod tests {
         }
         child.wait().expect("sh ends");
         assert_eq!(found.len(), 1);
+    }
+
+    #[test]
+    fn whether_a_process_stands_still_is_seen_whatever_its_name_is() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let program = directory.path().join(OsStr::from_bytes(b"sl\xffep"));
+        std::os::unix::fs::symlink("/bin/sleep", &program).expect("a link");
+        let mut child = std::process::Command::new(&program)
+            .arg("30")
+            .spawn()
+            .expect("sleep");
+        let pid = child.id() as i32;
+        assert!(!stands_still(pid));
+        kill(Pid::from_raw(pid), Signal::SIGSTOP).expect("it runs");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !stands_still(pid) {
+            assert!(Instant::now() < deadline, "it does not stop");
+            std::thread::yield_now();
+        }
+        child.kill().expect("it is there");
+        child.wait().expect("it ends");
     }
 }
