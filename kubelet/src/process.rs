@@ -285,6 +285,8 @@ impl Pod {
         leftover::settle(&self.0.sandbox.directory).await;
         self.inner().lost = true;
         self.forget_if_lost();
+        // First of all: who hears that a container is gone may start the next at once, and not with this shim.
+        tell.send_replace(true);
         let lost = lost();
         for known in self.inner().containers.values() {
             known.state.send_modify(|state| {
@@ -292,7 +294,6 @@ impl Pod {
                 state.gone = true;
             });
         }
-        tell.send_replace(true);
     }
 
     fn note(&self, report: Report, receiver: &mut Receiver) {
@@ -354,5 +355,68 @@ fn answer<T>(
 ) {
     if let Some(waiting) = waiting.remove(&id) {
         let _ = waiting.send(result);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::unix::net::UnixListener;
+    use std::sync::atomic::AtomicBool;
+    use std::task::{Context, Wake, Waker};
+
+    /// What looks whether a pod is gone in the moment in which it is woken.
+    struct Looks {
+        pod: Pod,
+        saw_it_gone: AtomicBool,
+    }
+
+    impl Wake for Looks {
+        fn wake(self: Arc<Self>) {
+            self.saw_it_gone
+                .store(*self.pod.0.gone.borrow(), Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn when_a_killed_shims_container_is_gone_its_pod_is() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let listener = UnixListener::bind(directory.path().join(SOCKET)).expect("a socket");
+        let shim = std::thread::spawn(move || {
+            let container = pod::Container {
+                name: "c".into(),
+                instance: 0,
+                pid: 2,
+                started: Timestamp::now(),
+                ending: None,
+                gone: false,
+                tty: false,
+                user: None,
+                warnings: Vec::new(),
+            };
+            let hello = pod::Pod {
+                pid: 1,
+                sandbox: Sandbox::default(),
+                failure: None,
+                warnings: Vec::new(),
+                containers: vec![container],
+            };
+            let (mut kubelet, _) = listener.accept().expect("it connects");
+            let line = crate::shim::wire::line(&Report::Hello(Box::new(hello))).expect("JSON");
+            kubelet.write_all(&line).expect("it listens");
+        });
+        let pod = Pod::connect(directory.path()).await.expect("it answers");
+        let container = &pod.containers()[0];
+        let looks = Arc::new(Looks {
+            pod: pod.clone(),
+            saw_it_gone: AtomicBool::new(false),
+        });
+        let mut gone = Box::pin(container.gone());
+        let waker = Waker::from(looks.clone());
+        assert!(gone.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        shim.join().expect("it ends");
+        container.gone().await;
+        assert!(looks.saw_it_gone.load(Ordering::Relaxed));
     }
 }
