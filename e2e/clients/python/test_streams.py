@@ -93,6 +93,11 @@ class Streams(ClusterTest):
             _preload_content=False,
         )
         process.write_stdin("something\n")
+        # More than one message waits for the client, which looks for more on the socket alone.
+        until(
+            "it has answered",
+            lambda: "told something" in self.core.read_namespaced_pod_log("web-0", self.namespace),
+        )
         self.assertEqual(process.readline_stdout(timeout=30), "told something")
         process.close()
 

@@ -129,11 +129,9 @@ async fn carry<IO: AsyncRead + AsyncWrite + Unpin>(
             };
             let Some(message) = message else { break };
             idle.touch();
-            sink.feed(message).await?;
-            while let Ok(message) = outgoing.try_recv() {
-                sink.feed(message).await?;
-            }
-            sink.flush().await?;
+            // Each by itself, even if the next one waits already: two in one record of TLS, and the Python client, which
+            // asks the socket whether there is more, does not see the second.
+            sink.send(message).await?;
         }
         sink.send(goodbye()).await?;
         sink.close().await
@@ -204,7 +202,11 @@ fn message(protocol: Channels, channel: u8, bytes: &[u8]) -> Message {
 mod tests {
     use super::super::negotiate::REMOTE;
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use std::io;
+    use std::pin::Pin;
+    use std::sync::{Arc, Mutex};
+    use std::task::{Context, Poll};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
     use tokio::time::Instant;
 
     /// When a client that answers after so long, or never, is told something, and what it is.
@@ -231,6 +233,60 @@ mod tests {
             told = talk => told,
             () = connection => panic!("the connection ended"),
         }
+    }
+
+    /// A connection that notes how it is written to.
+    struct Noted {
+        io: DuplexStream,
+        writes: Arc<Mutex<Vec<Vec<u8>>>>,
+    }
+
+    impl AsyncRead for Noted {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.io).poll_read(context, buffer)
+        }
+    }
+
+    impl AsyncWrite for Noted {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.writes.lock().expect("nobody panics").push(bytes.to_vec());
+            Pin::new(&mut self.io).poll_write(context, bytes)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.io).poll_flush(context)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.io).poll_shutdown(context)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_that_wait_are_written_one_by_one() {
+        let (_client, io) = tokio::io::duplex(1 << 10);
+        let writes = Arc::<Mutex<Vec<Vec<u8>>>>::default();
+        let noted = writes.clone();
+        let socket = accept(Noted { io, writes }).await;
+        let (outgoing, connection) = channels(socket, REMOTE[0], Vec::new(), Idle::new());
+        for text in [b"", &b"a"[..], b"b"] {
+            assert!(outgoing.send(1, text).await);
+        }
+        drop(outgoing);
+        connection.await;
+        let ping = vec![0x89, 0];
+        let goodbye = vec![0x88, 2, 3, 0xe8];
+        let said = [vec![0x82, 1, 1], vec![0x82, 2, 1, b'a'], vec![0x82, 2, 1, b'b']];
+        let all = [vec![ping], said.to_vec(), vec![goodbye]].concat();
+        assert_eq!(*noted.lock().expect("nobody panics"), all);
     }
 
     #[tokio::test(start_paused = true)]
