@@ -40,7 +40,7 @@ done
 cargo fmt --all --check
 cargo clippy --workspace --all-targets --quiet -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
-# The end-to-end tests drive this binary. With all targets, so that dependencies are built once, for it and for the tests.
-cargo build --workspace --all-targets
+# The end-to-end tests drive this binary. With the tests, so that dependencies are built once, for it and for them.
+cargo build --workspace --bins --tests
 # Most of a test's time is waiting.
-RUST_TEST_THREADS="${RUST_TEST_THREADS:-$(($(nproc) * 2))}" cargo test --workspace
+RUST_TEST_THREADS="${RUST_TEST_THREADS:-$(($(nproc) * 3))}" cargo test --workspace

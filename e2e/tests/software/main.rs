@@ -9,7 +9,7 @@ mod postgres;
 mod redis;
 mod website;
 
-use e2e::binary::{Cluster, Level, Ran, eventually, repository, run};
+use e2e::binary::{Cluster, Level, Ran, repository, run, within};
 use serde_json::Value;
 use std::process::Command;
 use std::time::Duration;
@@ -45,15 +45,24 @@ impl Software {
         software
     }
 
+    /// What `look` finds at last. If it never does the whole state is shown, which takes too long to be asked for at every look.
+    #[track_caller]
+    fn eventually<T>(&self, what: &str, look: impl FnMut() -> Result<T, String>) -> T {
+        within(PATIENCE, look).unwrap_or_else(|last| {
+            let state = self.state();
+            panic!("still not: {what}; last seen:\n{last}\n{state}")
+        })
+    }
+
     fn until_available(&self) {
-        eventually(&format!("{} is available", self.set), PATIENCE, || {
+        self.eventually(&format!("{} is available", self.set), || {
             let set = self.cluster.look(&format!("sts {}", self.set))?;
             let status = &set["status"];
             let complete = status["observedGeneration"] == set["metadata"]["generation"]
                 && status["replicas"] == self.replicas
                 && status["updatedReplicas"] == self.replicas
                 && status["availableReplicas"] == self.replicas;
-            if complete { Ok(()) } else { Err(self.state()) }
+            if complete { Ok(()) } else { Err(status.to_string()) }
         });
     }
 
@@ -79,12 +88,12 @@ impl Software {
 
     /// Its output, as soon as it succeeds.
     fn exec_eventually(&self, pod: &str, command: &[&str]) -> String {
-        eventually(&format!("{command:?} works in {pod}"), PATIENCE, || {
+        self.eventually(&format!("{command:?} works in {pod}"), || {
             let ran = self.exec(pod, command);
             if ran.status.success() {
                 Ok(ran.out)
             } else {
-                Err(format!("{ran}\n{}", self.state()))
+                Err(ran.to_string())
             }
         })
     }
@@ -122,13 +131,9 @@ impl Software {
             let before = uid();
             // kubectl's own waiting sometimes takes the successor, which is there at once, for the pod that it has deleted.
             self.cluster.kubectl(&format!("delete pod {pod} --wait=false"));
-            eventually(&format!("{pod} is another"), PATIENCE, || {
-                let now = uid()?;
-                if before != Ok(now) {
-                    Ok(())
-                } else {
-                    Err(self.state())
-                }
+            self.eventually(&format!("{pod} is another"), || match uid()? {
+                now if before.as_ref() == Ok(&now) => Err(now.to_string()),
+                _ => Ok(()),
             });
             self.write(&write, &format!("after-{pod}"));
             self.until_available();

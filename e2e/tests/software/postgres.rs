@@ -1,7 +1,7 @@
 //! PostgreSQL: a primary and a standby that streams from it.
 
-use super::{PATIENCE, Software, needs};
-use e2e::binary::{Level, eventually};
+use super::{Software, needs};
+use e2e::binary::Level;
 
 const PSQL: [&str; 6] = [
     "psql",
@@ -17,13 +17,13 @@ fn ask(postgres: &Software, pod: &str, sql: &str) -> e2e::binary::Ran {
 }
 
 fn insert(postgres: &Software, what: &str) {
-    eventually(&format!("PostgreSQL takes {what}"), PATIENCE, || {
+    postgres.eventually(&format!("PostgreSQL takes {what}"), || {
         let sql = format!("insert into log values ('{what}') on conflict do nothing");
         let ran = ask(postgres, "postgres-0", &sql);
         if ran.status.success() {
             Ok(())
         } else {
-            Err(format!("{ran}{}", postgres.state()))
+            Err(ran.to_string())
         }
     });
 }
@@ -31,7 +31,7 @@ fn insert(postgres: &Software, what: &str) {
 /// The primary has all of it now, standbys in a moment.
 fn check(postgres: &Software) {
     for pod in postgres.pods() {
-        eventually(&format!("all is in {pod}"), PATIENCE, || {
+        postgres.eventually(&format!("all is in {pod}"), || {
             let ran = ask(postgres, &pod, "select what from log");
             let lost: Vec<_> = postgres
                 .written
@@ -46,7 +46,7 @@ fn check(postgres: &Software) {
             if lost.is_empty() {
                 Ok(())
             } else {
-                Err(format!("{ran}{}", postgres.state()))
+                Err(ran.to_string())
             }
         });
     }

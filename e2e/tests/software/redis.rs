@@ -1,10 +1,10 @@
 //! Redis: a primary and two replicas.
 
-use super::{PATIENCE, Software, needs};
-use e2e::binary::{Level, eventually};
+use super::{Software, needs};
+use e2e::binary::Level;
 
 fn set(redis: &Software, key: &str) {
-    eventually(&format!("redis takes {key}"), PATIENCE, || {
+    redis.eventually(&format!("redis takes {key}"), || {
         let ran = redis.exec("redis-0", &["redis-cli", "set", key, "there"]);
         if ran.out.trim() == "OK" {
             Ok(())
@@ -17,21 +17,17 @@ fn set(redis: &Software, key: &str) {
 /// The primary has all of it now, replicas in a moment.
 fn check(redis: &Software) {
     for pod in redis.pods() {
-        for key in &redis.written {
-            eventually(&format!("{key} is in {pod}"), PATIENCE, || {
-                let ran = redis.exec(&pod, &["redis-cli", "get", key]);
-                let there = ran.out.trim() == "there";
-                assert!(
-                    there || pod != "redis-0" || !ran.status.success(),
-                    "the primary has lost {key}: {ran}"
-                );
-                if there {
-                    Ok(())
-                } else {
-                    Err(format!("{ran}{}", redis.state()))
-                }
-            });
-        }
+        redis.eventually(&format!("all is in {pod}"), || {
+            let keys = redis.written.iter().map(String::as_str);
+            let command: Vec<&str> = ["redis-cli", "mget"].into_iter().chain(keys).collect();
+            let ran = redis.exec(&pod, &command);
+            let there = ran.out.lines().filter(|line| *line == "there").count() == redis.written.len();
+            assert!(
+                there || pod != "redis-0" || !ran.status.success(),
+                "the primary has lost something: {ran}"
+            );
+            if there { Ok(()) } else { Err(ran.to_string()) }
+        });
     }
 }
 

@@ -1,7 +1,7 @@
 //! nginx, serving what is in its volume.
 
-use super::{PATIENCE, Software, needs};
-use e2e::binary::{Level, eventually, run};
+use super::{Software, needs};
+use e2e::binary::{Level, run};
 use std::process::Command;
 
 /// A page on every member's volume.
@@ -16,22 +16,22 @@ fn publish(website: &Software, page: &str) {
 fn check(website: &Software) {
     let service = website.cluster.get("svc website");
     let port = service["spec"]["ports"][0]["nodePort"].clone();
-    for page in &website.written {
-        for pod in website.pods() {
-            let url = format!("http://{pod}.website-members/{page}");
-            let served = website.exec_eventually("website-0", &["curl", "-sSf", &url]);
-            assert_eq!(served.trim(), page);
-        }
-        let url = format!("http://127.0.0.1:{port}/{page}");
-        eventually(&url, PATIENCE, || {
-            let ran = run(Command::new("curl").args(["-sSf", &url]));
-            if ran.out.trim() == page {
-                Ok(())
-            } else {
-                Err(ran.to_string())
-            }
-        });
+    let pages = website.written.join(",");
+    let all = website.written.join("\n");
+    for pod in website.pods() {
+        let url = format!("http://{pod}.website-members/{{{pages}}}");
+        let served = website.exec_eventually("website-0", &["curl", "-sSf", "--fail-early", &url]);
+        assert_eq!(served.trim(), all, "{pod}");
     }
+    let url = format!("http://127.0.0.1:{port}/{{{pages}}}");
+    website.eventually(&url, || {
+        let ran = run(Command::new("curl").args(["-sSf", "--fail-early", &url]));
+        if ran.out.trim() == all {
+            Ok(())
+        } else {
+            Err(ran.to_string())
+        }
+    });
 }
 
 fn volumes_are_served_through_everything(level: Level) {
